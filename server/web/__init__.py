@@ -1,0 +1,1 @@
+"""What every HTTP face shares: bodies, problems, correlation ids, the one access check, and list queries."""
