@@ -1,0 +1,1 @@
+"""What the server does, without HTTP: each function takes what it needs and knows nothing of requests."""
