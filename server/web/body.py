@@ -12,9 +12,9 @@ import json
 import re
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import flask_smorest  # type: ignore[import-untyped]  # ships no types
 import marshmallow as ma
@@ -249,12 +249,24 @@ class BodyParser(FlaskParser):
         return parse_json(body) if body else missing
 
 
+View = TypeVar("View", bound=Callable[..., Any])
+
+
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # of no known type, see above
     """flask-smorest's blueprint, reading bodies by the rules of this file. Use this one for every JSON endpoint."""
 
     ARGUMENTS_PARSER = BodyParser()
 
-    def json_body(self, schema: ma.Schema | type[ma.Schema], **documented: Any) -> Any:
+    if TYPE_CHECKING:  # flask-smorest's decorators have no types, and would take those of every view away
+
+        def route(self, rule: str, **options: Any) -> Callable[[View], View]: ...
+        def arguments(self, schema: Any, **documented: Any) -> Callable[[View], View]: ...
+        def response(self, status_code: int, schema: Any = None, **documented: Any) -> Callable[[View], View]: ...
+        def alt_response(self, status_code: int, **documented: Any) -> Callable[[View], View]: ...
+        @staticmethod
+        def doc(**documented: Any) -> Callable[[View], View]: ...
+
+    def json_body(self, schema: ma.Schema | type[ma.Schema], **documented: Any) -> Callable[[View], View]:
         """Decorator: the body, loaded by `schema` (see Envelope), becomes the view's next positional argument.
 
         documented: description, example, examples, required for the OpenAPI document.

@@ -212,7 +212,14 @@ FORGED: dict[str, Callable[[KeyRing], str]] = {
 
 
 def refresh(keys: KeyRing, **changed: Any) -> str:
-    given = {"family": "f1", "device": "d1", "technician": "T-1", "counter": 3, "now": NOW, "issuer": ISSUER} | changed
+    given: dict[str, Any] = {
+        "family": "f1",
+        "device": "d1",
+        "technician": "T-1",
+        "counter": 3,
+        "now": NOW,
+        "issuer": ISSUER,
+    } | changed
     return issue_refresh(keys, **given)
 
 
