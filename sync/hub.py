@@ -1,0 +1,403 @@
+"""A whole push in memory: from mutations and the records they touch to results and everything that is to be written.
+
+Pure: a shell loads what `reaching` names, calls `merge_push`, and saves the `Batch`. Mutation 7 sees what 6 did. One bad
+mutation never blocks its successors; the members of a group go together.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sync.admit import Hindrance, Surroundings, hindrance, is_fact
+from sync.clock import HUB, Clock, Dot, Origin, contains, next_version
+from sync.entities import ENTITY_TYPES
+from sync.merge import RECORD, FieldChange, Merged, Stamp, merge_delete, merge_patch
+from sync.moments import format_moment
+from sync.mutation import Decision, Mutation, Problem, Result
+from sync.policy import SKEW_BOUND_MS
+from sync.record import MISSING, Key, Record
+from sync.scopes import path_fields, references, scopes_of, target_of
+from sync.store import Actor, Batch, Case, HistoryEntry, Times, Waiting
+from sync.wire import record_to_wire
+
+
+@dataclass(frozen=True, slots=True)
+class Reaching:
+    """What a push looks at. write: records it may change, and those it reads scopes from. read: records it refers to.
+    paths: those whose change moves dependants to other scopes."""
+
+    write: set[Key]
+    read: set[Key]
+    paths: set[Key]
+
+
+def reaching(mutations: Iterable[Mutation]) -> Reaching:
+    """The records that these mutations name and refer to, before anything is loaded."""
+    reach = Reaching(set(), set(), set())
+    for mutation in mutations:
+        if mutation.fault:
+            continue
+        entity = ENTITY_TYPES[mutation.entity]
+        reach.write.add(mutation.key)
+        reach.write.update(references(entity, mutation.patch))
+        reach.write.update(entity.needs(mutation.id, mutation.patch))
+        for name, value in mutation.patch.items():
+            spec = entity.fields.get(name)
+            target = target_of(spec, value) if spec and spec.type == "reference" else None
+            if target:
+                reach.read.add(target)
+        if mutation.op != "create" and path_fields(mutation.entity) & mutation.patch.keys():
+            reach.paths.add(mutation.key)
+    return reach
+
+
+@dataclass(slots=True)
+class View:
+    """The push in memory. records: as the mutations so far left them. blocked: open cases in which a creation waits.
+    within: (key, ms) at which a record now out of reach lay in it. shown: what fields showed at the base's version."""
+
+    records: dict[Key, Record]
+    blocked: dict[Key, str] = field(default_factory=dict)
+    within: set[tuple[Key, int]] = field(default_factory=set)
+    shown: Mapping[tuple[Key, int, str], Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Whose mutations these are. last_at: the clamped time of the replica's last trustworthy mutation, ms.
+    sealed: its device was reported lost, so everything is parked."""
+
+    actor: Actor
+    replica: str
+    now: int
+    epoch: int
+    last_at: int = 0
+    sealed: bool = False
+
+
+def merge_push(mutations: Sequence[Mutation], sender: Sender, view: View, times: Times, batch: Batch) -> list[Result]:
+    """Merge `mutations` in order into `view` and note in `batch` what has to be written. One result each."""
+    results: list[Result] = []
+    lower = sender.last_at
+    for group in _groups(mutations):
+        moments = []
+        for mutation in group:
+            at, suspect = sender.now, False
+            if not mutation.fault:
+                at, suspect, lower = clamp(mutation, lower, times, sender.now)
+            moments.append((at, suspect))
+        results += _merge_group(group, moments, sender, view, batch)
+    if batch.replica:
+        batch.replica = replace(batch.replica, last_at=lower)
+    return results
+
+
+def clamp(mutation: Mutation, lower: int, times: Times, now: int) -> tuple[int, bool, int]:
+    """When it happened (ms), whether its clock is suspect, and the lower bound for the replica's next mutation.
+
+    It happened after everything it had seen was committed, after the replica's mutation before it, and before now.
+    """
+    lower = max(lower, times.of_seq(mutation.seen or 0), times.of_version(mutation.key, mutation.base.get(HUB, 0)))
+    lower = min(lower, now)
+    if mutation.occurred_at is None:
+        return now, False, lower
+    suspect = not lower - SKEW_BOUND_MS <= mutation.occurred_at <= now + SKEW_BOUND_MS
+    at = min(max(mutation.occurred_at, lower), now)
+    # A wrong clock must not push its replica's later, honest mutations forward.
+    return at, suspect, lower if suspect else at
+
+
+def _groups(mutations: Sequence[Mutation]) -> list[list[Mutation]]:
+    groups: list[list[Mutation]] = []
+    for mutation in mutations:
+        if groups and mutation.group is not None and groups[-1][-1].group == mutation.group:
+            groups[-1].append(mutation)
+        else:
+            groups.append([mutation])
+    return groups
+
+
+def _merge_group(
+    group: list[Mutation], moments: list[tuple[int, bool]], sender: Sender, view: View, batch: Batch
+) -> list[Result]:
+    """All members, or none: if one cannot be merged, those before it are taken back."""
+    trial = _Trial(sender, view)
+    for mutation, (at, suspect) in zip(group, moments, strict=True):
+        obstacle = trial.attempt(mutation, at, suspect)
+        if obstacle:
+            return _refuse(group, moments, mutation, obstacle, sender, view, batch)
+    return trial.keep(batch)
+
+
+@dataclass(slots=True)
+class _Trial:
+    """Members of one group, merged beside the view until all of them went through."""
+
+    sender: Sender
+    view: View
+    records: dict[Key, Record] = field(default_factory=dict)
+    outcomes: list[tuple[Mutation, Record | None, Merged, Stamp]] = field(default_factory=list)
+
+    def record(self, key: Key) -> Record | None:
+        return self.records.get(key) or self.view.records.get(key)
+
+    def reachable(self, key: Key, at: int, fact: bool) -> Record | None:
+        record = self.record(key)
+        if record is None or self.sender.actor.sees(record.scopes):
+            return record
+        return record if fact and (key, at) in self.view.within else None
+
+    def attempt(self, mutation: Mutation, at: int, suspect: bool) -> Hindrance | None:
+        """Merge one mutation, or say what is in its way."""
+        if mutation.fault:
+            return Hindrance(mutation.fault, type="unreadable")
+        origin = mutation.named(self.sender.replica)
+        if self.sender.sealed:
+            return Hindrance(Problem("device_lost", "It came from a device that was reported lost."), True, "device_lost")
+        fact, was = is_fact(mutation), self._was(mutation)
+        around = Surroundings(
+            self.sender.actor, lambda key: self.reachable(key, at, fact), self.view.blocked.get, was
+        )
+        obstacle = hindrance(mutation, around)
+        if obstacle:
+            return obstacle
+        before = self.record(mutation.key)
+        start = before or Record(mutation.entity, mutation.id, 0, {}, {})
+        dot = Dot(next_version(start.version, self.sender.epoch), *self._sent_by(mutation))
+        stamp = Stamp(dot, origin, at, self.sender.actor.system, suspect, case_id_of(origin))
+        merged = merge(start, mutation, was, stamp)
+        merged = replace(merged, record=self._placed(merged.record))
+        if before is None and not self.sender.actor.sees(merged.record.scopes):
+            return Hindrance(Problem("out_of_reach", "It would not be among the records that you work with."), type="out_of_reach")
+        self.records[mutation.key] = merged.record
+        self.outcomes.append((mutation, before, merged, stamp))
+        self._cause(before, merged.record, origin, stamp)
+        return None
+
+    def _sent_by(self, mutation: Mutation) -> tuple[str | None, int]:
+        return (None, 0) if self.sender.replica == HUB else (self.sender.replica, mutation.n)
+
+    def _was(self, mutation: Mutation) -> dict[str, Any]:
+        """What the patched fields showed at capture: as sent, or as the history at the base tells."""
+        was = {**(mutation.was or {})}
+        record = self.record(mutation.key)
+        for name in mutation.patch:
+            if name in was:
+                continue
+            known = self.view.shown.get((mutation.key, mutation.base.get(HUB, 0), name), MISSING)
+            state = record.fields.get(name) if record else None
+            if record and (state is None or contains(mutation.base, state.standing)):
+                known = record.data.get(name)
+            if known is not MISSING:
+                was[name] = known
+        return was
+
+    def _placed(self, record: Record) -> Record:
+        return place(record, self.record)
+
+    def _cause(self, before: Record | None, after: Record, origin: Origin, stamp: Stamp) -> None:
+        """Run the entity's effects (design: pure, beside the declaration); their writes are nobody's but the hub's."""
+        for effect in ENTITY_TYPES[after.entity].effects(before, after, origin, self.record):
+            held = self.record(effect.key)
+            start = held or Record(effect.key.entity, effect.key.id, 0, {}, {})
+            dot = Dot(next_version(start.version, self.sender.epoch))
+            derived = Mutation(0, effect.key.entity, effect.key.id, "update", effect.patch, base=start.clock, was=start.data)
+            merged = merge(start, derived, start.data, replace(stamp, dot=dot))
+            merged = replace(merged, record=self._placed(merged.record))
+            self.records[effect.key] = merged.record
+            self.outcomes.append((derived, held, merged, replace(stamp, dot=dot)))
+
+    def keep(self, batch: Batch) -> list[Result]:
+        """Take the members over into the view and the batch."""
+        for key, record in self.records.items():
+            batch.before.setdefault(key, self.view.records.get(key))
+            batch.records[key] = self.view.records[key] = record
+        return [r for outcome in self.outcomes if (r := note(*outcome, self.sender, batch)) is not None]
+
+
+def merge(record: Record, mutation: Mutation, was: Mapping[str, Any], stamp: Stamp) -> Merged:
+    """One mutation merged into its record, deletions and edits of deleted records included."""
+    entity = ENTITY_TYPES[mutation.entity]
+    if mutation.op == "delete":
+        return merge_delete(entity, record, mutation.base, stamp)
+    base: Clock = mutation.base
+    merged = merge_patch(entity, record, mutation.patch, base, was, stamp)
+    if record.deleted is None:
+        return merged
+    # Only an edit that did not know of the deletion comes this far (sync.admit).
+    returns = entity.on_delete == "edit_resurrects"
+    why = "it was edited by somebody who did not know of its deletion" if returns else "it was deleted meanwhile; the edit is in the history"
+    decision = Decision(RECORD, entity.on_delete, "incoming" if returns else "current", why)
+    alive = replace(merged.record, deleted=None) if returns else merged.record
+    return replace(merged, record=alive, changes=(*merged.changes, FieldChange(RECORD, True, not returns, False, decision)))
+
+
+def place(record: Record, find: Callable[[Key], Record | None]) -> Record:
+    """`record` in the scopes that its values give it."""
+    def values(key: Key) -> Mapping[str, Any] | None:
+        found = find(key)
+        return found.data if found else None
+
+    return replace(record, scopes=scopes_of(ENTITY_TYPES[record.entity], record.id, record.data, values))
+
+
+def case_id_of(origin: Origin) -> str:
+    """The id of the case that a mutation opens: the same on every replay."""
+    name = hashlib.sha256(f"{origin.replica}\n{origin.n}".encode()).digest()
+    return "c_" + base64.b32encode(name).decode()[:26].lower()
+
+
+def note(
+    mutation: Mutation, before: Record | None, merged: Merged, stamp: Stamp, sender: Sender, batch: Batch
+) -> Result | None:
+    """Note history and cases of one merged mutation; its result, None for an effect."""
+    after = merged.record
+    batch.superseded += merged.closed
+    review = stamp.case_id if merged.opened else (merged.joined[0] if merged.joined else None)
+    if merged.opened or merged.joined:
+        batch.cases.append(_field_case(mutation, before, merged, stamp, sender, review or stamp.case_id))
+    if merged.changes or after.version != (before.version if before else 0):
+        batch.history.append(_entry(mutation, before, merged, stamp, sender, review))
+    if mutation.n == 0:
+        return None  # an effect
+    decisions = merged.decisions
+    status = "parked" if merged.waits else "merged" if decisions else "applied"
+    readable = sender.actor.sees(after.scopes)
+    covered = before is None or not _holds_unseen(before, mutation.base)
+    shown = readable and (status != "applied" or not covered)
+    return Result(
+        n=mutation.n,
+        status=status,  # type: ignore[arg-type]  # one of the four words by construction
+        version=after.version if readable else None,
+        clock=after.clock if readable else None,
+        decisions=decisions,
+        review_id=review,
+        record=record_to_wire(after) if shown else None,
+    )
+
+
+def _holds_unseen(record: Record, base: Clock) -> bool:
+    """Did the record hold anything that the sender had not seen?"""
+    stamps = [*(state.standing for state in record.fields.values()), *((record.deleted,) if record.deleted else ())]
+    return record.unseen(base) or not all(contains(base, dot) for dot in stamps)
+
+
+def _entry(
+    mutation: Mutation, before: Record | None, merged: Merged, stamp: Stamp, sender: Sender, review: str | None
+) -> HistoryEntry:
+    fields = [
+        {
+            "name": change.name, "before": change.before, "after": change.after, "sent": change.sent,
+            "policy": change.decision.policy if change.decision else None,
+            "kept": change.decision.kept if change.decision else "incoming",
+            "why": change.decision.why if change.decision else None,
+        }
+        for change in merged.changes
+    ]  # fmt: skip
+    if mutation.op == "delete" and not fields:
+        fields = [{"name": RECORD, "before": False, "after": True, "sent": True, "policy": None, "kept": "incoming", "why": "deleted"}]
+    actor = {"kind": sender.actor.kind, "id": sender.actor.name, "replica": stamp.dot.replica, "n": stamp.dot.n or None}
+    return HistoryEntry(merged.record.key, merged.record.version, stamp.at, actor, fields, review)
+
+
+def _field_case(
+    mutation: Mutation, before: Record | None, merged: Merged, stamp: Stamp, sender: Sender, case_id: str
+) -> Case:
+    waiting = tuple(d.field for d in merged.decisions if d.kept == "waiting")
+    record = before or merged.record
+    whys = {d.field: d.why for d in merged.decisions}
+    deletion = RECORD in waiting
+    return Case(
+        id=case_id,
+        type="delete_conflict" if deletion else "clock_suspect" if stamp.suspect else "field_conflict",
+        entity=mutation.entity,
+        record_id=mutation.id,
+        scopes=merged.record.scopes,
+        fields=waiting,
+        base={name: (mutation.was or {}).get(name) for name in waiting},
+        current={name: record.data.get(name) for name in waiting},
+        incoming={"*": "delete"} if deletion else {name: mutation.patch.get(name) for name in waiting},
+        evidence=_evidence(mutation, stamp.at, stamp.suspect, sender, {"why": whys}),
+        technician_id=sender.actor.technician_id,
+        opened_at=sender.now,
+        impact=_impact(merged.record, 40 if deletion else 20),
+    )
+
+
+def _evidence(mutation: Mutation, at: int, suspect: bool, sender: Sender, more: Mapping[str, Any]) -> dict[str, Any]:
+    origin = mutation.named(sender.replica)
+    return {
+        "origin": {"replica": origin.replica, "n": origin.n}, "sender": sender.actor.name, "base": dict(mutation.base),
+        "occurred_at": format_moment(at), "received_at": format_moment(sender.now), "clock_suspect": suspect, **more,
+    }  # fmt: skip
+
+
+def _impact(record: Record | None, weight: int) -> int:
+    """How much hangs on a case: its kind's weight, more for urgent jobs and critical parts."""
+    data = record.data if record else {}
+    return weight + {"high": 20, "emergency": 40}.get(str(data.get("priority")), 0) + (20 if data.get("criticality") == "A" else 0)
+
+
+def _refuse(
+    group: list[Mutation], moments: list[tuple[int, bool]], culprit: Mutation, obstacle: Hindrance,
+    sender: Sender, view: View, batch: Batch,
+) -> list[Result]:  # fmt: skip
+    """Park the whole group if it may not be lost, otherwise reject it."""
+    readable = [mutation for mutation in group if not mutation.fault]
+    park = not culprit.fault and obstacle.park or any(is_fact(mutation) for mutation in readable)
+    if culprit.fault and len(group) == 1:
+        park = False
+    results, case_id = [], obstacle.case_id or case_id_of(culprit.named(sender.replica))
+    for mutation, (at, suspect) in zip(group, moments, strict=True):
+        problem = obstacle.problem if mutation is culprit else Problem(
+            "group_failed", f"Mutation {culprit.n} of the same group was not accepted: {obstacle.problem.detail}"
+        )  # fmt: skip
+        if not park or mutation.fault:
+            results.append(Result(mutation.n, "rejected", problem=mutation.fault or problem))
+            continue
+        results.append(_park(mutation, at, suspect, problem, obstacle, case_id, culprit, sender, view, batch))
+    return results
+
+
+def _park(
+    mutation: Mutation, at: int, suspect: bool, problem: Problem, obstacle: Hindrance, case_id: str, culprit: Mutation,
+    sender: Sender, view: View, batch: Batch,
+) -> Result:  # fmt: skip
+    """Keep a mutation whole in a review case."""
+    record = view.records.get(mutation.key)
+    readable = record is not None and sender.actor.sees(record.scopes)
+    if mutation.op == "create" and record is None:
+        view.blocked.setdefault(mutation.key, case_id)
+    if mutation is culprit and obstacle.case_id is None:
+        batch.cases.append(
+            Case(
+                id=case_id,
+                type=obstacle.type,
+                entity=mutation.entity,
+                record_id=mutation.id,
+                # Whoever works with the record decides; a record that does not exist yet is the whole office's.
+                scopes=record.scopes if record else (),
+                fields=(),
+                base={name: (mutation.was or {}).get(name) for name in mutation.patch},
+                current={name: record.data.get(name) for name in mutation.patch} if record else {},
+                incoming={"*": "delete"} if mutation.op == "delete" else dict(mutation.patch),
+                evidence=_evidence(mutation, at, suspect, sender, {"code": problem.code, "why": {"*": problem.detail}}),
+                technician_id=sender.actor.technician_id,
+                opened_at=sender.now,
+                impact=_impact(record, 60 if is_fact(mutation) else 30),
+            )
+        )
+    batch.waiting.append(Waiting(case_id, sender.replica, mutation, at, suspect, sender.actor))
+    return Result(
+        mutation.n,
+        "parked",
+        version=record.version if record and readable else None,
+        clock=record.clock if record and readable else None,
+        review_id=case_id,
+        problem=problem,
+        record=record_to_wire(record) if record and readable else None,
+    )

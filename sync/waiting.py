@@ -1,0 +1,43 @@
+"""Mutations that waited whole: applied when the record they waited for appears, or when a person says so.
+
+They are applied in (replica, n) order as their senders, with the times they were given when they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sync.clock import Dot, next_version
+from sync.hub import Sender, View, case_id_of, merge, note, place
+from sync.merge import Stamp
+from sync.record import Record
+from sync.store import Batch, Times, UnitOfWork, Waiting
+
+
+def release(uow: UnitOfWork, sender: Sender, view: View, times: Times, batch: Batch) -> None:
+    """Apply what waited for records that this push brought (back) into being."""
+    appeared = {key for key, before in batch.before.items() if before is None and key in batch.records}
+    if not appeared:
+        return
+    ready = [w for w in uow.waiting(appeared) if w.actor.sees(batch.records[w.mutation.key].scopes)]
+    apply_waiting(ready, sender.epoch, view, batch)
+    batch.superseded += sorted({w.case_id for w in ready})
+
+
+def apply_waiting(ready: Sequence[Waiting], epoch: int, view: View, batch: Batch) -> None:
+    """Merge waiting mutations without asking again what made them wait."""
+    for waited in sorted(ready, key=lambda w: (w.replica, w.mutation.n)):
+        mutation = waited.mutation
+        before = view.records.get(mutation.key)
+        start = before or Record(mutation.entity, mutation.id, 0, {}, {})
+        origin = mutation.named(waited.replica)
+        dot = Dot(next_version(start.version, epoch), waited.replica, mutation.n)
+        stamp = Stamp(dot, origin, waited.at, waited.actor.system, waited.suspect, case_id_of(origin))
+        merged = merge(start, mutation, mutation.was or {}, stamp)
+        merged = replace(merged, record=place(merged.record, view.records.get))
+        batch.before.setdefault(mutation.key, before)
+        batch.records[mutation.key] = view.records[mutation.key] = merged.record
+        sender = Sender(waited.actor, waited.replica, batch.now, epoch)
+        note(mutation, before, merged, stamp, sender, batch)
+        batch.released.append((waited.replica, mutation.n))
