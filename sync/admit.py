@@ -1,7 +1,7 @@
 """May this mutation take place? Everything that is checked before merging, one question a function.
 
-A *fact* reports something that happened and is never refused: what does not fit is parked for a person. An *intent* may be
-rejected. Something outside the caller's reach is treated in every answer as if it did not exist.
+A *fact* reports something that happened and is never refused: what does not fit is parked for a person. An *intent*
+may be rejected. Something outside the caller's reach is treated in every answer as if it did not exist.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def hindrance(mutation: Mutation, around: Surroundings) -> Hindrance | None:
     if record is None and mutation.op != "create":
         return _absent(mutation, around)
     if record is None and (case := around.blocked(mutation.key)):
-        return Hindrance(Problem("blocked_by", "An earlier creation of this record waits for review."), True, "blocked", case)
+        return Hindrance(
+            Problem("blocked_by", "An earlier creation of this record waits for review."), True, "blocked", case
+        )
     if record is not None and record.deleted and mutation.op != "delete":
         gone = _deleted(entity, mutation, record)
         if gone:
@@ -88,13 +90,25 @@ def hindrance(mutation: Mutation, around: Surroundings) -> Hindrance | None:
 def _absent(mutation: Mutation, around: Surroundings) -> Hindrance:
     case = around.blocked(mutation.key)
     if case:
-        return Hindrance(Problem("blocked_by", "The record's creation waits for review; this follows when that is decided."), True, "blocked", case)
+        return Hindrance(
+            Problem("blocked_by", "The record's creation waits for review; this follows when that is decided."),
+            True,
+            "blocked",
+            case,
+        )
     if mutation.base.get(HUB):
         detail = "The server does not have this record now. The change is kept and applied if the record appears."
         return Hindrance(Problem("awaiting_record", detail), True, "awaiting_record")
     if mutation.base:
-        return Hindrance(Problem("blocked_by", "The record's creation was not accepted; the change is kept for review."), True, "blocked")
-    return Hindrance(Problem("unknown_record", f"There is no {mutation.entity} {mutation.id} that you can see."), type="unknown_record")
+        return Hindrance(
+            Problem("blocked_by", "The record's creation was not accepted; the change is kept for review."),
+            True,
+            "blocked",
+        )
+    return Hindrance(
+        Problem("unknown_record", f"There is no {mutation.entity} {mutation.id} that you can see."),
+        type="unknown_record",
+    )
 
 
 def _deleted(entity: EntityType, mutation: Mutation, record: Record) -> Hindrance | None:
@@ -134,8 +148,16 @@ def _dangling(entity: EntityType, mutation: Mutation, around: Surroundings) -> H
         if target is None or around.find(target) is not None:
             continue
         if case := around.blocked(target):
-            return Hindrance(Problem("blocked_by", f"It refers to {target.entity} {target.id}, which waits for review."), True, "blocked", case)
-        return Hindrance(Problem(f"unknown_{target.entity}", f"There is no {target.entity} {target.id} that you can see."), type="unknown_reference")
+            return Hindrance(
+                Problem("blocked_by", f"It refers to {target.entity} {target.id}, which waits for review."),
+                True,
+                "blocked",
+                case,
+            )
+        return Hindrance(
+            Problem(f"unknown_{target.entity}", f"There is no {target.entity} {target.id} that you can see."),
+            type="unknown_reference",
+        )
     return None
 
 
@@ -148,12 +170,22 @@ def _impossible(entity: EntityType, mutation: Mutation, around: Surroundings) ->
     if source == target or (mutation.op == "create" and around.find(mutation.key) is None):
         return None
     if source is MISSING:
-        return Hindrance(Problem("unknown_step", f"It is not known from which state it went to {target}."), True, "impossible_transition")
+        return Hindrance(
+            Problem("unknown_step", f"It is not known from which state it went to {target}."),
+            True,
+            "impossible_transition",
+        )
     step = field.states.step(source, target)
     if step is None:
-        return Hindrance(Problem("impossible_transition", f"{entity.name} cannot go from {source} to {target}."), type="impossible_transition")
+        return Hindrance(
+            Problem("impossible_transition", f"{entity.name} cannot go from {source} to {target}."),
+            type="impossible_transition",
+        )
     if not _may(around.actor, step.by):
-        return Hindrance(Problem("not_permitted", f"{around.actor.role} may not take {entity.name} from {source} to {target}."), type="not_permitted")
+        return Hindrance(
+            Problem("not_permitted", f"{around.actor.role} may not take {entity.name} from {source} to {target}."),
+            type="not_permitted",
+        )
     return None
 
 

@@ -21,7 +21,9 @@ def canonical(value: Any) -> str:
     if isinstance(value, dict):
         # RFC 8785 §3.2.3: names sort by their UTF-16 code units, which differs from code points beyond the first plane.
         names = sorted(value, key=lambda name: name.encode("utf-16-be", "surrogatepass"))
-        return "{" + ",".join(f"{json.dumps(name, ensure_ascii=False)}:{canonical(value[name])}" for name in names) + "}"
+        return (
+            "{" + ",".join(f"{json.dumps(name, ensure_ascii=False)}:{canonical(value[name])}" for name in names) + "}"
+        )
     raise ValueError(f"{type(value).__name__} has no JSON form")
 
 

@@ -1,8 +1,9 @@
 """Version vectors with dots: which writes had somebody seen?
 
-A *base* (or clock) is a vector `{"hub": version, replica: n, …}`: the hub entry covers every version of one record up to
-that number, a replica entry every mutation of that replica up to that n. A *dot* names one write by both its coordinates:
-the version under which the hub accepted it and, where the value stands exactly as it was sent, the mutation that sent it.
+A *base* (or clock) is a vector `{"hub": version, replica: n, …}`: the hub entry covers every version of one record up
+to that number, a replica entry every mutation of that replica up to that n. A *dot* names one write by both its
+coordinates: the version under which the hub accepted it and, where the value stands exactly as it was sent, the
+mutation that sent it.
 
 Dotted version vectors: Preguiça, Baquero, Almeida, Fonte, Gonçalves 2010. What is special here is the single hub, which
 lets a vector stay as short as the record has fields: one hub entry stands for everything that was ever pulled.

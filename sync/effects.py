@@ -1,8 +1,9 @@
 """What a change reaches and what it causes: the two pure functions beside every entity's declaration.
 
-`needs(entity id, patch)` names the records that a mutation's effects will look at, so that they are locked and loaded with
-the rest of the push. `effects(before, after, origin, view)` gives the records that the change brings about: on the hub in the same
-transaction, on the device to show its own pending work at once. Ids of what they make come from `origin`, never from chance.
+`needs(entity id, patch)` names the records that a mutation's effects will look at, so that they are locked and loaded
+with the rest of the push. `effects(before, after, origin, view)` gives the records that the change brings about: on
+the hub in the same transaction, on the device to show its own pending work at once. Ids of what they make come from
+`origin`, never from chance.
 """
 
 from __future__ import annotations

@@ -27,7 +27,9 @@ REVIEWER, INTEGRATION, ADMIN = "reviewer", "integration", "admin"
 OFFICE = (DISPATCHER, CONTROLLER, REVIEWER, INTEGRATION, ADMIN)
 ANYONE = (TECHNICIAN, *OFFICE)
 
-FieldType = Literal["text", "integer", "decimal", "boolean", "moment", "date", "choice", "reference", "set", "log", "object"]
+FieldType = Literal[
+    "text", "integer", "decimal", "boolean", "moment", "date", "choice", "reference", "set", "log", "object"
+]
 OnDelete = Literal["delete_wins", "edit_resurrects", "review"]
 ANY_ENTITY = "*"
 
@@ -135,7 +137,9 @@ def _word(type_: FieldType, policy: str, doc: str, default: Any, **more: Any) ->
     return field(default=default, metadata={"synced": spec})
 
 
-def text(*, max_length: int = 200, policy: str = "merge3", doc: str = "", default: Any = dataclasses.MISSING, **more: Any) -> Any:
+def text(
+    *, max_length: int = 200, policy: str = "merge3", doc: str = "", default: Any = dataclasses.MISSING, **more: Any
+) -> Any:
     """Text of at most `max_length` characters."""
     return _word("text", policy, doc, default, max_length=max_length, **more)
 
@@ -160,7 +164,9 @@ def moment(*, policy: str = "merge3", doc: str = "", default: Any = dataclasses.
     return _word("moment", policy, doc, default, **more)
 
 
-def choice(choices: Iterable[str], *, policy: str = "merge3", doc: str = "", default: Any = dataclasses.MISSING, **more: Any) -> Any:
+def choice(
+    choices: Iterable[str], *, policy: str = "merge3", doc: str = "", default: Any = dataclasses.MISSING, **more: Any
+) -> Any:
     """One of `choices`."""
     return _word("choice", policy, doc, default, choices=tuple(choices), **more)
 
@@ -170,7 +176,9 @@ def state(machine: StateMachine, *, doc: str = "", default: Any = dataclasses.MI
     return _word("choice", "state_machine", doc, default, choices=machine.precedence, states=machine, **more)
 
 
-def reference(target: str, *, policy: str = "merge3", doc: str = "", default: Any = dataclasses.MISSING, **more: Any) -> Any:
+def reference(
+    target: str, *, policy: str = "merge3", doc: str = "", default: Any = dataclasses.MISSING, **more: Any
+) -> Any:
     """The id of a record of entity `target`; with target "*", an object `{entity, id}`."""
     return _word("reference", policy, doc, default, target=target, **more)
 
@@ -259,7 +267,9 @@ def _check(entity: EntityType) -> None:
             raise DeclarationError(f"{where}: owner_wins and owner go together")
         if (spec.policy == "state_machine") != (spec.states is not None):
             raise DeclarationError(f"{where}: state_machine is declared with state()")
-        if spec.states and {t.source for t in spec.states.transitions} | {t.target for t in spec.states.transitions} > set(spec.choices):
+        if spec.states and {t.source for t in spec.states.transitions} | {
+            t.target for t in spec.states.transitions
+        } > set(spec.choices):
             raise DeclarationError(f"{where}: a transition names a state outside the precedence")
     for scope in entity.scopes:
         for path in [*template_paths(scope.template), *([scope.path] if scope.path else [])]:

@@ -1,8 +1,9 @@
 """The whole error tree: what went wrong, whose fault it is, and what to do.
 
 Every class has a stable `code` (clients branch on it), a `status` that HTTP shells answer with, and says whether the
-same call may succeed later (`retryable`). A class's docstring is its default message, written for the person who reads it.
-Three branches: `Refused` (what the caller sent), `InvariantBroken` (our own mistake), `Unavailable` (something is down).
+same call may succeed later (`retryable`). A class's docstring is its default message, written for the person who
+reads it. Three branches: `Refused` (what the caller sent), `InvariantBroken` (our own mistake), `Unavailable`
+(something is down).
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Refused(SyncError):
 
 
 class Malformed(Refused):
-    """The body is not JSON of the accepted kind. Send UTF-8 JSON without repeated keys, NaN, or numbers over 19 digits."""
+    """The body is not JSON of the accepted kind. Send UTF-8 JSON without repeated keys, NaN, or numbers over 19
+    digits."""
 
     code = "malformed"
 
@@ -158,7 +160,8 @@ class MutationGap(Conflicting):
 
 
 class ReplicaForked(Conflicting):
-    """A mutation number was used before for other content: this device's database was copied. Continue under a new replica id."""
+    """A mutation number was used before for other content: this device's database was copied. Continue under a new
+    replica id."""
 
     code = "replica_forked"
 

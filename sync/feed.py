@@ -1,7 +1,8 @@
 """The change feed: who is told what after a unit of work, and where a reader stands in it.
 
-Every record has one feed row per scope, moved to the end on each change, so the feed is always compacted. A cursor holds
-the main position and, for scopes granted since, how far each has been filled in; those join the main feed when they reach it.
+Every record has one feed row per scope, moved to the end on each change, so the feed is always compacted. A cursor
+holds the main position and, for scopes granted since, how far each has been filled in; those join the main feed when
+they reach it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def checksum_text(total: int) -> str:
 
 
 def finish(batch: Batch, view: View) -> None:
-    """Complete `batch` with everything that its changed records mean to readers: dependants moved, feed rows, tallies."""
+    """Complete `batch` with everything that its changed records mean to readers: dependants moved, feed rows,
+    tallies."""
     if any(_moved(batch.before[key], record) for key, record in batch.records.items()):
         _move_dependants(batch, view)
     for key, record in batch.records.items():
@@ -96,7 +98,8 @@ class Cursor:
     only: str | None = None
 
     def positions(self, held: Sequence[str]) -> list[FeedPosition]:
-        """Where to read on, with the scopes held now: one granted since is filled in from its start, one revoked ends."""
+        """Where to read on, with the scopes held now: one granted since is filled in from its start, one revoked
+        ends."""
         fresh = {scope: 0 for scope in held if scope not in self.scopes}
         filling = {**fresh, **self.filling}
         return [
@@ -138,7 +141,8 @@ class Cursor:
 
 
 def first_cursor(epoch: int, reader: str, head: int, only: str | None = None) -> Cursor:
-    """For a reader that holds nothing: everything up to `head` is filled in, what comes later follows in the main feed."""
+    """For a reader that holds nothing: everything up to `head` is filled in, what comes later follows in the main
+    feed."""
     return Cursor(epoch, reader, head, (), {}, only)
 
 

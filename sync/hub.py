@@ -1,7 +1,7 @@
 """A whole push in memory: from mutations and the records they touch to results and everything that is to be written.
 
-Pure: a shell loads what `reaching` names, calls `merge_push`, and saves the `Batch`. Mutation 7 sees what 6 did. One bad
-mutation never blocks its successors; the members of a group go together.
+Pure: a shell loads what `reaching` names, calls `merge_push`, and saves the `Batch`. Mutation 7 sees what 6 did. One
+bad mutation never blocks its successors; the members of a group go together.
 """
 
 from __future__ import annotations
@@ -157,11 +157,11 @@ class _Trial:
             return Hindrance(mutation.fault, type="unreadable")
         origin = mutation.named(self.sender.replica)
         if self.sender.sealed:
-            return Hindrance(Problem("device_lost", "It came from a device that was reported lost."), True, "device_lost")
+            return Hindrance(
+                Problem("device_lost", "It came from a device that was reported lost."), True, "device_lost"
+            )
         fact, was = is_fact(mutation), self._was(mutation)
-        around = Surroundings(
-            self.sender.actor, lambda key: self.reachable(key, at, fact), self.view.blocked.get, was
-        )
+        around = Surroundings(self.sender.actor, lambda key: self.reachable(key, at, fact), self.view.blocked.get, was)
         obstacle = hindrance(mutation, around)
         if obstacle:
             return obstacle
@@ -172,7 +172,9 @@ class _Trial:
         merged = merge(start, mutation, was, stamp)
         merged = replace(merged, record=self._placed(merged.record))
         if before is None and not self.sender.actor.sees(merged.record.scopes):
-            return Hindrance(Problem("out_of_reach", "It would not be among the records that you work with."), type="out_of_reach")
+            return Hindrance(
+                Problem("out_of_reach", "It would not be among the records that you work with."), type="out_of_reach"
+            )
         self.records[mutation.key] = merged.record
         self.outcomes.append((mutation, before, merged, stamp))
         self._cause(before, merged.record, origin, stamp)
@@ -205,7 +207,9 @@ class _Trial:
             held = self.record(effect.key)
             start = held or Record(effect.key.entity, effect.key.id, 0, {}, {})
             dot = Dot(next_version(start.version, self.sender.epoch))
-            derived = Mutation(0, effect.key.entity, effect.key.id, "update", effect.patch, base=start.clock, was=start.data)
+            derived = Mutation(
+                0, effect.key.entity, effect.key.id, "update", effect.patch, base=start.clock, was=start.data
+            )
             merged = merge(start, derived, start.data, replace(stamp, dot=dot))
             merged = replace(merged, record=self._placed(merged.record))
             self.records[effect.key] = merged.record
@@ -230,14 +234,21 @@ def merge(record: Record, mutation: Mutation, was: Mapping[str, Any], stamp: Sta
         return merged
     # Only an edit that did not know of the deletion comes this far (sync.admit).
     returns = entity.on_delete == "edit_resurrects"
-    why = "it was edited by somebody who did not know of its deletion" if returns else "it was deleted meanwhile; the edit is in the history"
+    why = (
+        "it was edited by somebody who did not know of its deletion"
+        if returns
+        else "it was deleted meanwhile; the edit is in the history"
+    )
     decision = Decision(RECORD, entity.on_delete, "incoming" if returns else "current", why)
     alive = replace(merged.record, deleted=None) if returns else merged.record
-    return replace(merged, record=alive, changes=(*merged.changes, FieldChange(RECORD, True, not returns, False, decision)))
+    return replace(
+        merged, record=alive, changes=(*merged.changes, FieldChange(RECORD, True, not returns, False, decision))
+    )
 
 
 def place(record: Record, find: Callable[[Key], Record | None]) -> Record:
     """`record` in the scopes that its values give it."""
+
     def values(key: Key) -> Mapping[str, Any] | None:
         found = find(key)
         return found.data if found else None
@@ -299,7 +310,17 @@ def _entry(
         for change in merged.changes
     ]  # fmt: skip
     if mutation.op == "delete" and not fields:
-        fields = [{"name": RECORD, "before": False, "after": True, "sent": True, "policy": None, "kept": "incoming", "why": "deleted"}]
+        fields = [
+            {
+                "name": RECORD,
+                "before": False,
+                "after": True,
+                "sent": True,
+                "policy": None,
+                "kept": "incoming",
+                "why": "deleted",
+            }
+        ]
     actor = {"kind": sender.actor.kind, "id": sender.actor.name, "replica": stamp.dot.replica, "n": stamp.dot.n or None}
     return HistoryEntry(merged.record.key, merged.record.version, stamp.at, actor, fields, review)
 
@@ -339,7 +360,11 @@ def _evidence(mutation: Mutation, at: int, suspect: bool, sender: Sender, more: 
 def _impact(record: Record | None, weight: int) -> int:
     """How much hangs on a case: its kind's weight, more for urgent jobs and critical parts."""
     data = record.data if record else {}
-    return weight + {"high": 20, "emergency": 40}.get(str(data.get("priority")), 0) + (20 if data.get("criticality") == "A" else 0)
+    return (
+        weight
+        + {"high": 20, "emergency": 40}.get(str(data.get("priority")), 0)
+        + (20 if data.get("criticality") == "A" else 0)
+    )
 
 
 def _refuse(
@@ -348,7 +373,7 @@ def _refuse(
 ) -> list[Result]:  # fmt: skip
     """Park the whole group if it may not be lost, otherwise reject it."""
     readable = [mutation for mutation in group if not mutation.fault]
-    park = not culprit.fault and obstacle.park or any(is_fact(mutation) for mutation in readable)
+    park = (not culprit.fault and obstacle.park) or any(is_fact(mutation) for mutation in readable)
     if culprit.fault and len(group) == 1:
         park = False
     results, case_id = [], obstacle.case_id or case_id_of(culprit.named(sender.replica))

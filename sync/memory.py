@@ -1,13 +1,14 @@
 """The hub's state in memory: the reference implementation of `sync.store`, to read first and to test against.
 
-A unit of work reads the state as it was committed and hands its batch over on commit, so leaving early undoes everything.
+A unit of work reads the state as it was committed and hands its batch over on commit, so leaving early undoes
+everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from types import TracebackType
 from typing import Any
 
 from sync.clock import Origin
@@ -77,20 +78,20 @@ class HubState:
 
 
 class MemoryHub:
-    """A HubStore. failpoint: called with "before_commit" and "after_commit"; whatever it raises happens to the caller."""
+    """A HubStore. failpoint: called with "before_commit" and "after_commit"; whatever it raises happens to the
+    caller."""
 
     def __init__(self, failpoint: Callable[[str], None] = lambda name: None) -> None:
         self.state = HubState()
         self._failpoint = failpoint
 
-    @contextmanager
-    def begin(self) -> Iterator[MemoryUnit]:
-        unit = MemoryUnit(self.state.copy())
-        yield unit
-        if unit.committed:
-            self._failpoint("before_commit")
-            self.state = unit.state
-            self._failpoint("after_commit")
+    def begin(self) -> MemoryUnit:
+        return MemoryUnit(self.state.copy(), self._accept)
+
+    def _accept(self, state: HubState) -> None:
+        self._failpoint("before_commit")
+        self.state = state
+        self._failpoint("after_commit")
 
     def read_feed(self, positions: Sequence[FeedPosition], limit: int, replica: str | None) -> FeedSlice:
         state, wanted = self.state, {p.scope: p for p in positions}
@@ -143,9 +144,17 @@ class MemoryTimes:
 class MemoryUnit:
     """A UnitOfWork over a copy of the state."""
 
-    def __init__(self, state: HubState) -> None:
+    def __init__(self, state: HubState, accept: Callable[[HubState], None]) -> None:
         self.state = state
-        self.committed = False
+        self._accept = accept
+
+    def __enter__(self) -> MemoryUnit:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass  # an uncommitted copy is simply forgotten
 
     @property
     def epoch(self) -> int:
@@ -158,7 +167,9 @@ class MemoryUnit:
         return [self.state.ledger[replica, n] for n in range(first_n, last_n + 1) if (replica, n) in self.state.ledger]
 
     def renamed(self, origins: Collection[tuple[Origin, bytes]]) -> dict[Origin, Result]:
-        return {origin: self.state.renamed[origin, hash] for origin, hash in origins if (origin, hash) in self.state.renamed}
+        return {
+            origin: self.state.renamed[origin, hash] for origin, hash in origins if (origin, hash) in self.state.renamed
+        }
 
     def reach(self, keys: Collection[Key], changed_paths: Collection[Key]) -> set[Key]:
         found = set(keys)
@@ -189,6 +200,12 @@ class MemoryUnit:
         held = [w for _, w in sorted(self.state.waiting.items()) if w.mutation.key in keys]
         return [w for w in held if self.state.cases[w.case_id].type == "awaiting_record"]
 
+    def case(self, case_id: str) -> Case | None:
+        return self.state.cases.get(case_id)
+
+    def case_waiting(self, case_id: str) -> list[Waiting]:
+        return [waited for _, waited in sorted(self.state.waiting.items()) if waited.case_id == case_id]
+
     def times(self, seqs: Collection[int], versions: Collection[tuple[Key, int]]) -> Times:
         return MemoryTimes(self.state)
 
@@ -204,7 +221,11 @@ class MemoryUnit:
         return found
 
     def was_in_reach(self, wanted: Collection[tuple[Key, int]], scopes: Collection[str]) -> set[tuple[Key, int]]:
-        return {(key, at) for key, at in wanted if any(_covers(s, at) and s.scope in scopes for s in self.state.spans.get(key, ()))}
+        return {
+            (key, at)
+            for key, at in wanted
+            if any(_covers(s, at) and s.scope in scopes for s in self.state.spans.get(key, ()))
+        }
 
     def save(self, batch: Batch) -> int:
         state = self.state
@@ -217,13 +238,19 @@ class MemoryUnit:
             if case_id in state.cases:
                 state.cases[case_id] = replace(state.cases[case_id], status="resolved")
         state.waiting |= {(w.replica, w.mutation.n): w for w in batch.waiting}
-        for released in batch.released:
-            state.waiting.pop(released, None)
+        for case_id, resolution in batch.resolved:
+            case = state.cases[case_id]
+            state.cases[case_id] = replace(case, status="resolved", resolution=resolution, version=case.version + 1)
+        for settled in (*batch.released, *batch.dropped):
+            state.waiting.pop(settled, None)
         self._book(batch)
         self._announce(batch)
         last_n = batch.replica.last_n if batch.replica else 0
         if batch.ledger or batch.feed:
-            state.commits = (*state.commits, Commit(state.head, batch.now, batch.replica and batch.replica.replica, last_n))
+            state.commits = (
+                *state.commits,
+                Commit(state.head, batch.now, batch.replica and batch.replica.replica, last_n),
+            )
         state.audit = (*state.audit, *batch.audit)
         return state.head
 
@@ -235,7 +262,9 @@ class MemoryUnit:
             self.state.ledger[batch.replica.replica, entry.n] = entry
             # A mutation is known by its first name too, whoever brings it again under another one.
             sent = body.get("origin")
-            origin = Origin(sent["replica"], sent["n"]) if isinstance(sent, dict) else Origin(batch.replica.replica, entry.n)
+            origin = (
+                Origin(sent["replica"], sent["n"]) if isinstance(sent, dict) else Origin(batch.replica.replica, entry.n)
+            )
             self.state.renamed.setdefault((origin, payload_hash(body)), entry.result)
 
     def _announce(self, batch: Batch) -> None:
@@ -256,10 +285,8 @@ class MemoryUnit:
             state.tallies[scope] = (before[0] + count, (before[1] + total) % MODULUS)
 
     def commit(self) -> None:
-        self.committed = True
+        self._accept(self.state)
 
 
 def _covers(span: Span, at: int) -> bool:
     return span.since <= at and (span.until is None or at <= span.until)
-
-

@@ -100,13 +100,19 @@ def merge_delete(entity: EntityType, record: Record, base: Clock, stamp: Stamp) 
     if not record.unseen(base):
         return Merged(replace(record, version=stamp.dot.version, deleted=stamp.dot, updated_at=stamp.at))
     if entity.on_delete == "delete_wins":
-        decision = Decision(RECORD, "delete_wins", "incoming", "deleted although it was edited elsewhere; the edit is in the history")
+        decision = Decision(
+            RECORD, "delete_wins", "incoming", "deleted although it was edited elsewhere; the edit is in the history"
+        )
         gone = replace(record, version=stamp.dot.version, deleted=stamp.dot, updated_at=stamp.at)
         return Merged(gone, (_whole(record, decision),))
     if entity.on_delete == "edit_resurrects":
-        decision = Decision(RECORD, "edit_resurrects", "current", "kept, because somebody edited it without knowing of the deletion")
+        decision = Decision(
+            RECORD, "edit_resurrects", "current", "kept, because somebody edited it without knowing of the deletion"
+        )
         return Merged(replace(record, version=stamp.dot.version), (_whole(record, decision),))
-    decision = Decision(RECORD, "review", "waiting", "somebody edited it meanwhile; a person has to decide whether it goes")
+    decision = Decision(
+        RECORD, "review", "waiting", "somebody edited it meanwhile; a person has to decide whether it goes"
+    )
     return Merged(record, (_whole(record, decision),), opened=(RECORD,))
 
 
@@ -141,7 +147,9 @@ def _merge_field(
 def _replace_value(
     spec: Field, state: FieldState | None, current: Any, sent: Any, base: Clock, was: Any, stamp: Stamp
 ) -> Merging:
-    write = Write(sent, stamp.dot, stamp.origin, stamp.at, stamp.system, stamp.suspect, _ancestor(spec, state, base, was, stamp))
+    write = Write(
+        sent, stamp.dot, stamp.origin, stamp.at, stamp.system, stamp.suspect, _ancestor(spec, state, base, was, stamp)
+    )
     survivors = tuple(w for w in state.writes if not contains(base, w.dot)) if state else ()
     if state is None or not survivors:
         return sent, FieldState(stamp.dot, (write,)), None

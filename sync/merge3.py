@@ -5,9 +5,12 @@ Each side is compared with the common ancestor alone, so the outcome cannot depe
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
+
+
+MAX_CELLS = 40_000  # 200 changed lines on both sides; some 10 ms, and no text makes a push slow
 
 
 class Hunk(NamedTuple):
@@ -23,14 +26,48 @@ def merge_texts(ancestor: str, texts: Sequence[str]) -> str | None:
     lines = ancestor.splitlines(keepends=True)
     hunks = sorted({hunk for text in texts for hunk in _changes(lines, text)})
     # Bordering counts as touching: two lines inserted at one place have no order of their own.
-    if any(later.start <= earlier.end for earlier, later in zip(hunks, hunks[1:], strict=False)):
+    if any(later.start <= earlier.end for earlier, later in pairwise(hunks)):
         return None
     for hunk in reversed(hunks):
         lines[hunk.start : hunk.end] = hunk.lines
     return "".join(lines)
 
 
-def _changes(ancestor: list[str], text: str) -> list[Hunk]:
+def _changes(ancestor: Sequence[str], text: str) -> list[Hunk]:
     changed = text.splitlines(keepends=True)
-    matcher = difflib.SequenceMatcher(None, ancestor, changed, autojunk=False)
-    return [Hunk(a, b, tuple(changed[c:d])) for tag, a, b, c, d in matcher.get_opcodes() if tag != "equal"]
+    kept = [(-1, -1), *_common_lines(ancestor, changed), (len(ancestor), len(changed))]
+    return [Hunk(a + 1, b, tuple(changed[c + 1 : d])) for (a, c), (b, d) in pairwise(kept) if b - a > 1 or d - c > 1]
+
+
+def _common_lines(one: Sequence[str], two: Sequence[str]) -> list[tuple[int, int]]:
+    """The places of a longest common subsequence, by the textbook table."""
+    start = 0
+    while start < min(len(one), len(two)) and one[start] == two[start]:
+        start += 1
+    end = 0
+    while end < min(len(one), len(two)) - start and one[-1 - end] == two[-1 - end]:
+        end += 1
+    head = [(place, place) for place in range(start)]
+    tail = [(len(one) - end + place, len(two) - end + place) for place in range(end)]
+    middle = _table(one[start : len(one) - end], two[start : len(two) - end])
+    return [*head, *((start + a, start + b) for a, b in middle), *tail]
+
+
+def _table(one: Sequence[str], two: Sequence[str]) -> list[tuple[int, int]]:
+    if len(one) * len(two) > MAX_CELLS:
+        return []  # then the whole middle is one change, and two of those are for a person
+    longest = [[0] * (len(two) + 1) for _ in range(len(one) + 1)]
+    for a in reversed(range(len(one))):
+        for b in reversed(range(len(two))):
+            same = one[a] == two[b]
+            longest[a][b] = longest[a + 1][b + 1] + 1 if same else max(longest[a + 1][b], longest[a][b + 1])
+    places, a, b = [], 0, 0
+    while a < len(one) and b < len(two):
+        if one[a] == two[b]:
+            places.append((a, b))
+            a, b = a + 1, b + 1
+        elif longest[a + 1][b] >= longest[a][b + 1]:
+            a += 1
+        else:
+            b += 1
+    return places

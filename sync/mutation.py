@@ -38,10 +38,10 @@ class Decision:
 class Mutation:
     """One mutation, parsed.
 
-    n: its number in its replica, 1, 2, 3 … base: the clock of the record as the device saw it. was: each patched field as
-    the device showed it just before. seen: the feed position the person could have known. occurred_at: ms, unclamped, by
-    the device's clock. origin: its first name, if it was renumbered. body: the object as it was sent, for hash and ledger.
-    fault: what makes it unreadable, None if it can be read.
+    n: its number in its replica, 1, 2, 3 … base: the clock of the record as the device saw it. was: each patched
+    field as the device showed it just before. seen: the feed position the person could have known. occurred_at: ms,
+    unclamped, by the device's clock. origin: its first name, if it was renumbered. body: the object as it was sent,
+    for hash and ledger. fault: what makes it unreadable, None if it can be read.
     """
 
     n: int

@@ -23,12 +23,15 @@ from sync.record import MISSING, Write
 if TYPE_CHECKING:
     from sync.entity import Field, StateMachine
 
-SKEW_BOUND_MS = 120_000  # two device clocks nearer than this cannot be told apart; phones synced by the network stay far inside
+SKEW_BOUND_MS = (
+    120_000  # two device clocks nearer than this cannot be told apart; phones synced by the network stay far inside
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a policy says. winner: the write that stands, None if `value` combines several, or if a person must decide."""
+    """What a policy says. winner: the write that stands, None if `value` combines several, or if a person must
+    decide."""
 
     value: Any = MISSING
     winner: Write | None = None

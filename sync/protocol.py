@@ -85,7 +85,8 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class PullRequest:
-    """cursor: of the page before, None to start afresh. wait_s: how long to wait for news. scope: re-pull only this one."""
+    """cursor: of the page before, None to start afresh. wait_s: how long to wait for news. scope: re-pull only this
+    one."""
 
     cursor: str | None = None
     limit: int = DEFAULT_PAGE
@@ -112,7 +113,8 @@ class SyncServer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """What ReplicaForked says. forked_at: the first n with another payload. results: the stored ones of the n before it."""
+    """What ReplicaForked says. forked_at: the first n with another payload. results: the stored ones of the n before
+    it."""
 
     forked_at: int
     results: Sequence[Result] = field(default_factory=tuple)

@@ -1,7 +1,7 @@
 """What the hub knows of one record: its values and, beside each field, the writes that no later write has seen.
 
-A field that holds one value keeps the *set* of its uncovered writes. One of them stands (or a combination of them does);
-the others wait beside it until somebody writes who has seen them. Counters and logs need only the names of their
+A field that holds one value keeps the *set* of its uncovered writes. One of them stands (or a combination of them
+does); the others wait beside it until somebody writes who has seen them. Counters and logs need only the names of their
 latest writes, sets keep names per element. Nothing here is ever pruned: the sets are as large as there was concurrency,
 not as large as the fleet.
 """

@@ -1,7 +1,8 @@
 """Who gets a record: the scopes that its declaration's templates give it.
 
-A template may follow references (`tech:{work_order_id.assignee_id}`), so a record's scopes can change when another record
-does. `references` names the records on its paths; whoever stores records keeps those names to find the dependants again.
+A template may follow references (`tech:{work_order_id.assignee_id}`), so a record's scopes can change when another
+record does. `references` names the records on its paths; whoever stores records keeps those names to find the
+dependants again.
 """
 
 from __future__ import annotations
@@ -49,14 +50,20 @@ def target_of(field: Field, value: Any) -> Key | None:
 @functools.cache
 def path_references(name: str) -> tuple[str, ...]:
     """The reference fields of entity `name` that its scope paths start with."""
-    paths = [path for scope in ENTITY_TYPES[name].scopes for path in (*template_paths(scope.template), scope.path or "")]
+    paths = [
+        path for scope in ENTITY_TYPES[name].scopes for path in (*template_paths(scope.template), scope.path or "")
+    ]
     return tuple(sorted({path.partition(".")[0] for path in paths if "." in path}))
 
 
 @functools.cache
 def path_fields(name: str) -> frozenset[str]:
     """The fields of entity `name` whose change changes scopes, its own or those of records that refer to it."""
-    own = {path.partition(".")[0] for s in ENTITY_TYPES[name].scopes for path in (*template_paths(s.template), s.path or "")}
+    own = {
+        path.partition(".")[0]
+        for s in ENTITY_TYPES[name].scopes
+        for path in (*template_paths(s.template), s.path or "")
+    }
     paths = [p for e in ENTITY_TYPES.values() for s in e.scopes for p in (*template_paths(s.template), s.path or "")]
     return frozenset(own | {step for path in paths for step in path.split(".")[1:]}) & ENTITY_TYPES[name].fields.keys()
 

@@ -7,8 +7,8 @@ Two implementations pass the same contract suite: `sync.memory.MemoryHub`, which
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol
 
 from sync.clock import Origin
@@ -38,7 +38,8 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaState:
-    """One local database. technician_id: whose it is. last_n: the last mutation processed. last_at: its clamped time, ms.
+    """One local database. technician_id: whose it is. last_n: the last mutation processed. last_at: its clamped time,
+    ms.
 
     sealed: it belonged to a device that was lost, so what it still sends is parked whole.
     """
@@ -76,7 +77,8 @@ class Tally(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """One version of one record. fields: `{name, before, after, sent, policy, kept, why}` each. n, replica: of the sender."""
+    """One version of one record. fields: `{name, before, after, sent, policy, kept, why}` each. n, replica: of the
+    sender."""
 
     key: Key
     version: int
@@ -92,6 +94,7 @@ class Case:
 
     base, current, incoming: the record's values before, now, and as sent. evidence: what else helps to decide.
     type: field_conflict, clock_suspect, delete_conflict, blocked, or the code of the problem that parked it.
+    version: counts changes of the case itself. resolution: who decided what and why, once it is.
     """
 
     id: str
@@ -108,6 +111,9 @@ class Case:
     opened_at: int
     impact: int = 0
     status: Literal["open", "claimed", "resolved", "reopened"] = "open"
+    version: int = 1
+    claimed_by: str | None = None
+    resolution: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +143,8 @@ class Batch:
     superseded: list[str] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)
     released: list[tuple[str, int]] = field(default_factory=list)  # (replica, n) of waiting mutations now applied
+    dropped: list[tuple[str, int]] = field(default_factory=list)  # (replica, n) that a person decided not to apply
+    resolved: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)  # (case id, resolution)
     replica: ReplicaState | None = None
     ledger: list[LedgerEntry] = field(default_factory=list)
     bodies: list[Mapping[str, Any]] = field(default_factory=list)  # as received, beside `ledger`
@@ -144,7 +152,8 @@ class Batch:
 
 
 class FeedPosition(NamedTuple):
-    """Where to read on in one scope. puts_until: up to this seq only puts matter (the reader holds nothing of it yet)."""
+    """Where to read on in one scope. puts_until: up to this seq only puts matter (the reader holds nothing of it
+    yet)."""
 
     scope: str
     after: int
@@ -188,11 +197,13 @@ class UnitOfWork(Protocol):
         ...
 
     def reach(self, keys: Collection[Key], changed_paths: Collection[Key]) -> set[Key]:
-        """`keys`, the records that their scopes are read from, and all that reads its scopes from `changed_paths`. Locks nothing."""
+        """`keys`, the records that their scopes are read from, and all that reads its scopes from `changed_paths`.
+        Locks nothing."""
         ...
 
     def load(self, lock: Collection[Key], read: Collection[Key]) -> dict[Key, Record]:
-        """Records that exist (deleted ones too). Those of `lock` are locked, in sorted order, also the ids that do not exist yet."""
+        """Records that exist (deleted ones too). Those of `lock` are locked, in sorted order, also the ids that do
+        not exist yet."""
         ...
 
     def blocked(self, keys: Collection[Key]) -> dict[Key, str]:
@@ -201,6 +212,14 @@ class UnitOfWork(Protocol):
 
     def waiting(self, keys: Collection[Key]) -> list[Waiting]:
         """Whole mutations that wait for a record to appear (type awaiting_record), by (replica, n)."""
+        ...
+
+    def case(self, case_id: str) -> Case | None:
+        """A review case, locked until the end of the unit of work."""
+        ...
+
+    def case_waiting(self, case_id: str) -> list[Waiting]:
+        """The mutations that wait whole in a case, by (replica, n)."""
         ...
 
     def times(self, seqs: Collection[int], versions: Collection[tuple[Key, int]]) -> Times:
@@ -229,10 +248,20 @@ class UnitOfWork(Protocol):
         ...
 
 
+class Opening(Protocol):
+    """A unit of work about to begin: `with store.begin() as uow`."""
+
+    def __enter__(self) -> UnitOfWork: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool | None: ...
+
+
 class HubStore(Protocol):
     """Where the hub's state lives."""
 
-    def begin(self) -> AbstractContextManager[UnitOfWork]:
+    def begin(self) -> Opening:
         """A new unit of work."""
         ...
 

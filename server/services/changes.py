@@ -1,13 +1,15 @@
 """Push and pull: the two halves of a sync, one unit of work each.
 
 A push takes the same steps whatever its size: lock the replica, answer what the ledger knows, load all that the rest
-reaches, merge in memory, write, take the feed head last, commit. `HubServer` is the `sync.protocol.SyncServer` made of them.
+reaches, merge in memory, write, take the feed head last, commit. `HubServer` is the `sync.protocol.SyncServer` made
+of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from sync.admit import is_fact
 from sync.clock import HUB
@@ -59,7 +61,7 @@ def _split(
     """Results that the ledger knows, and the mutations that are new. Raises if their numbers do not fit."""
     if not mutations:
         return {}, []
-    for earlier, later in zip(mutations, mutations[1:], strict=False):
+    for earlier, later in pairwise(mutations):
         if later.n != earlier.n + 1:
             raise MutationGap(expected=earlier.n + 1)
     if mutations[0].n > replica.last_n + 1:
@@ -102,9 +104,7 @@ def _renamed(uow: UnitOfWork, fresh: Sequence[Mutation]) -> dict[int, Result]:
     }
 
 
-def _merge(
-    uow: UnitOfWork, todo: list[Mutation], batch: Batch, known: dict[int, Result], wider: set[Key]
-) -> set[Key]:
+def _merge(uow: UnitOfWork, todo: list[Mutation], batch: Batch, known: dict[int, Result], wider: set[Key]) -> set[Key]:
     """Merge `todo` into `batch` and add its results to `known`; or name the records that have to be loaded as well."""
     assert batch.replica is not None
     reach = reaching(todo)
@@ -112,9 +112,7 @@ def _merge(
     if missing:
         return missing
     readable = [m for m in todo if not m.fault]
-    times = uow.times(
-        {m.seen for m in readable if m.seen}, {(m.key, m.base[HUB]) for m in readable if m.base.get(HUB)}
-    )
+    times = uow.times({m.seen for m in readable if m.seen}, {(m.key, m.base[HUB]) for m in readable if m.base.get(HUB)})
     sender = Sender(
         batch.actor, batch.replica.replica, batch.now, uow.epoch, batch.replica.last_at, batch.replica.sealed
     )
@@ -147,7 +145,10 @@ def _parents(view: View, lock: set[Key]) -> set[Key]:
 def look_back(uow: UnitOfWork, readable: list[Mutation], sender: Sender, view: View, times: Times) -> None:
     """Load the past that some mutations need: what a field showed at their base, and whether they were in reach."""
     unsaid = {
-        (m.key, m.base.get(HUB, 0), name) for m in readable for name in m.patch if m.op == "update" and name not in (m.was or {})
+        (m.key, m.base.get(HUB, 0), name)
+        for m in readable
+        for name in m.patch
+        if m.op == "update" and name not in (m.was or {})
     }
     if unsaid:
         view.shown = uow.shown(unsaid)
