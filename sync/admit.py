@@ -35,12 +35,17 @@ class Hindrance:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the checks may look at. find: a record that this caller can reach, None otherwise. blocked: the open case in
-    which a record's creation waits. was: what a patched field showed at capture, MISSING if unknown."""
+    """What the checks may look at.
+
+    find: a record that this caller can reach, None otherwise. blocked: the open case in which a record's creation waits;
+    awaiting: the one in which changes wait for a record to appear. was: what a patched field showed at capture, MISSING
+    if that is not known.
+    """
 
     actor: Actor
     find: Callable[[Key], Record | None]
     blocked: Callable[[Key], str | None]
+    awaiting: Callable[[Key], str | None]
     was: Mapping[str, Any]
 
 
@@ -98,7 +103,7 @@ def _absent(mutation: Mutation, around: Surroundings) -> Hindrance:
         )
     if mutation.base.get(HUB):
         detail = "The server does not have this record now. The change is kept and applied if the record appears."
-        return Hindrance(Problem("awaiting_record", detail), True, "awaiting_record")
+        return Hindrance(Problem("awaiting_record", detail), True, "awaiting_record", around.awaiting(mutation.key))
     if mutation.base:
         return Hindrance(
             Problem("blocked_by", "The record's creation was not accepted; the change is kept for review."),
@@ -167,7 +172,7 @@ def _impossible(entity: EntityType, mutation: Mutation, around: Surroundings) ->
     if field is None or field.states is None or field.name not in mutation.patch:
         return None
     target, source = mutation.patch[field.name], around.was.get(field.name, MISSING)
-    if source == target or (mutation.op == "create" and around.find(mutation.key) is None):
+    if source == target or mutation.op == "create":
         return None
     if source is MISSING:
         return Hindrance(

@@ -7,6 +7,7 @@ bad mutation never blocks its successors; the members of a group go together.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from sync.mutation import Decision, Mutation, Problem, Result
 from sync.policy import SKEW_BOUND_MS
 from sync.record import MISSING, Key, Record
 from sync.scopes import path_fields, references, scopes_of, target_of
-from sync.store import Actor, Batch, Case, HistoryEntry, Times, Waiting
+from sync.store import Actor, Batch, Case, HistoryEntry, Times, Waiting, join_cases
 from sync.wire import record_to_wire
 
 
@@ -58,10 +59,13 @@ def reaching(mutations: Iterable[Mutation]) -> Reaching:
 @dataclass(slots=True)
 class View:
     """The push in memory. records: as the mutations so far left them. blocked: open cases in which a creation waits.
+    waiting: mutations that wait for a record to appear, awaiting: in which case.
     within: (key, ms) at which a record now out of reach lay in it. shown: what fields showed at the base's version."""
 
     records: dict[Key, Record]
     blocked: dict[Key, str] = field(default_factory=dict)
+    waiting: Sequence[Waiting] = ()
+    awaiting: dict[Key, str] = field(default_factory=dict)
     within: set[tuple[Key, int]] = field(default_factory=set)
     shown: Mapping[tuple[Key, int, str], Any] = field(default_factory=dict)
 
@@ -161,17 +165,23 @@ class _Trial:
                 Problem("device_lost", "It came from a device that was reported lost."), True, "device_lost"
             )
         fact, was = is_fact(mutation), self._was(mutation)
-        around = Surroundings(self.sender.actor, lambda key: self.reachable(key, at, fact), self.view.blocked.get, was)
+        around = Surroundings(
+            self.sender.actor,
+            lambda key: self.reachable(key, at, fact),
+            self.view.blocked.get,
+            self.view.awaiting.get,
+            was,
+        )
         obstacle = hindrance(mutation, around)
         if obstacle:
             return obstacle
         before = self.record(mutation.key)
-        start = before or Record(mutation.entity, mutation.id, 0, {}, {})
+        start = before or blank(mutation.key)
         dot = Dot(next_version(start.version, self.sender.epoch), *self._sent_by(mutation))
         stamp = Stamp(dot, origin, at, self.sender.actor.system, suspect, case_id_of(origin))
         merged = merge(start, mutation, was, stamp)
         merged = replace(merged, record=self._placed(merged.record))
-        if before is None and not self.sender.actor.sees(merged.record.scopes):
+        if before is None and not self._lands_in_reach(merged.record, at, fact):
             return Hindrance(
                 Problem("out_of_reach", "It would not be among the records that you work with."), type="out_of_reach"
             )
@@ -179,6 +189,11 @@ class _Trial:
         self.outcomes.append((mutation, before, merged, stamp))
         self._cause(before, merged.record, origin, stamp)
         return None
+
+    def _lands_in_reach(self, record: Record, at: int, fact: bool) -> bool:
+        """A new record must be the sender's, or a fact about something that was the sender's when it happened."""
+        above = references(ENTITY_TYPES[record.entity], record.data)
+        return self.sender.actor.sees(record.scopes) or (fact and any((key, at) in self.view.within for key in above))
 
     def _sent_by(self, mutation: Mutation) -> tuple[str | None, int]:
         return (None, 0) if self.sender.replica == HUB else (self.sender.replica, mutation.n)
@@ -205,7 +220,7 @@ class _Trial:
         """Run the entity's effects (design: pure, beside the declaration); their writes are nobody's but the hub's."""
         for effect in ENTITY_TYPES[after.entity].effects(before, after, origin, self.record):
             held = self.record(effect.key)
-            start = held or Record(effect.key.entity, effect.key.id, 0, {}, {})
+            start = held or blank(effect.key)
             dot = Dot(next_version(start.version, self.sender.epoch))
             derived = Mutation(
                 0, effect.key.entity, effect.key.id, "update", effect.patch, base=start.clock, was=start.data
@@ -246,6 +261,14 @@ def merge(record: Record, mutation: Mutation, was: Mapping[str, Any], stamp: Sta
     )
 
 
+def blank(key: Key) -> Record:
+    """A record before its creation: the declared defaults, which nobody wrote and nothing conflicts with."""
+    defaults = ((f.name, f.default) for f in dataclasses.fields(ENTITY_TYPES[key.entity].shape))
+    known = {name: value for name, value in defaults if value is not dataclasses.MISSING and value is not None}
+    data = {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
+    return Record(key.entity, key.id, 0, data)
+
+
 def place(record: Record, find: Callable[[Key], Record | None]) -> Record:
     """`record` in the scopes that its values give it."""
 
@@ -270,7 +293,7 @@ def note(
     batch.superseded += merged.closed
     review = stamp.case_id if merged.opened else (merged.joined[0] if merged.joined else None)
     if merged.opened or merged.joined:
-        batch.cases.append(_field_case(mutation, before, merged, stamp, sender, review or stamp.case_id))
+        _open(batch, _field_case(mutation, before, merged, stamp, sender, review or stamp.case_id))
     if merged.changes or after.version != (before.version if before else 0):
         batch.history.append(_entry(mutation, before, merged, stamp, sender, review))
     if mutation.n == 0:
@@ -289,6 +312,15 @@ def note(
         review_id=review,
         record=record_to_wire(after) if shown else None,
     )
+
+
+def _open(batch: Batch, case: Case) -> None:
+    """Add a case to the batch, or what is new in it to the same case from an earlier mutation."""
+    for place_, earlier in enumerate(batch.cases):
+        if earlier.id == case.id:
+            batch.cases[place_] = join_cases(earlier, case)
+            return
+    batch.cases.append(case)
 
 
 def _holds_unseen(record: Record, base: Clock) -> bool:
@@ -395,9 +427,10 @@ def _park(
     """Keep a mutation whole in a review case."""
     record = view.records.get(mutation.key)
     readable = record is not None and sender.actor.sees(record.scopes)
-    if mutation.op == "create" and record is None:
-        view.blocked.setdefault(mutation.key, case_id)
-    if mutation is culprit and obstacle.case_id is None:
+    if record is None:
+        held = view.blocked if mutation.op == "create" else view.awaiting
+        held.setdefault(mutation.key, case_id)
+    if obstacle.case_id is None and all(case.id != case_id for case in batch.cases):
         batch.cases.append(
             Case(
                 id=case_id,

@@ -28,6 +28,7 @@ from sync.store import (
     ReplicaState,
     Times,
     Waiting,
+    join_cases,
 )
 
 
@@ -233,7 +234,9 @@ class MemoryUnit:
         state.committed |= {(key, record.version): batch.now for key, record in batch.records.items()}
         for entry in batch.history:
             state.history[entry.key] = (*state.history.get(entry.key, ()), entry)
-        state.cases |= {case.id: case for case in batch.cases}
+        for case in batch.cases:
+            held = state.cases.get(case.id)
+            state.cases[case.id] = join_cases(held, case) if held else case
         for case_id in batch.superseded:
             if case_id in state.cases:
                 state.cases[case_id] = replace(state.cases[case_id], status="resolved")

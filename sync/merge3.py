@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-
 MAX_CELLS = 40_000  # 200 changed lines on both sides; some 10 ms, and no text makes a push slow
 
 

@@ -7,7 +7,7 @@ Two implementations pass the same contract suite: `sync.memory.MemoryHub`, which
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -116,6 +116,20 @@ class Case:
     resolution: Mapping[str, Any] | None = None
 
 
+def join_cases(earlier: Case, later: Case) -> Case:
+    """An open case after another mutation joined it: more fields, newer values, everything else as it was opened."""
+    return replace(
+        earlier,
+        fields=(*earlier.fields, *(name for name in later.fields if name not in earlier.fields)),
+        base={**later.base, **earlier.base},
+        current={**earlier.current, **later.current},
+        incoming={**earlier.incoming, **later.incoming},
+        evidence={**earlier.evidence, **later.evidence},
+        impact=max(earlier.impact, later.impact),
+        version=earlier.version + 1,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """A mutation that waits whole in a case, with everything needed to apply it later, in (replica, n) order."""
@@ -139,7 +153,7 @@ class Batch:
     feed: list[FeedRow] = field(default_factory=list)
     tallies: dict[str, Tally] = field(default_factory=dict)
     history: list[HistoryEntry] = field(default_factory=list)
-    cases: list[Case] = field(default_factory=list)
+    cases: list[Case] = field(default_factory=list)  # new ones, or what `join_cases` adds to an open one
     superseded: list[str] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)
     released: list[tuple[str, int]] = field(default_factory=list)  # (replica, n) of waiting mutations now applied

@@ -9,18 +9,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sync.clock import Dot, next_version
-from sync.hub import Sender, View, case_id_of, merge, note, place
+from sync.hub import Sender, View, blank, case_id_of, merge, note, place
 from sync.merge import Stamp
-from sync.record import Record
-from sync.store import Batch, Times, UnitOfWork, Waiting
+from sync.store import Batch, Waiting
 
 
-def release(uow: UnitOfWork, sender: Sender, view: View, times: Times, batch: Batch) -> None:
+def release(sender: Sender, view: View, batch: Batch) -> None:
     """Apply what waited for records that this push brought (back) into being."""
     appeared = {key for key, before in batch.before.items() if before is None and key in batch.records}
     if not appeared:
         return
-    ready = [w for w in uow.waiting(appeared) if w.actor.sees(batch.records[w.mutation.key].scopes)]
+    ready = [
+        w for w in view.waiting if w.mutation.key in appeared and w.actor.sees(batch.records[w.mutation.key].scopes)
+    ]
     apply_waiting(ready, sender.epoch, view, batch)
     batch.superseded += sorted({w.case_id for w in ready})
 
@@ -30,7 +31,7 @@ def apply_waiting(ready: Sequence[Waiting], epoch: int, view: View, batch: Batch
     for waited in sorted(ready, key=lambda w: (w.replica, w.mutation.n)):
         mutation = waited.mutation
         before = view.records.get(mutation.key)
-        start = before or Record(mutation.entity, mutation.id, 0, {}, {})
+        start = before or blank(mutation.key)
         origin = mutation.named(waited.replica)
         dot = Dot(next_version(start.version, epoch), waited.replica, mutation.n)
         stamp = Stamp(dot, origin, waited.at, waited.actor.system, waited.suspect, case_id_of(origin))

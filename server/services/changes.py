@@ -119,7 +119,7 @@ def _merge(uow: UnitOfWork, todo: list[Mutation], batch: Batch, known: dict[int,
     look_back(uow, readable, sender, view, times)
     for result in merge_push(todo, sender, view, times, batch):
         known[result.n] = result
-    release(uow, sender, view, times, batch)
+    release(sender, view, batch)
     finish(batch, view)
     return set()
 
@@ -127,7 +127,13 @@ def _merge(uow: UnitOfWork, todo: list[Mutation], batch: Batch, known: dict[int,
 def load_view(uow: UnitOfWork, reach: Reaching, wider: set[Key]) -> tuple[View, set[Key]]:
     """The records that a push reaches, locked in sorted order; or the keys that turned out to be missing."""
     lock = uow.reach(reach.write | wider, reach.paths)
-    view = View(uow.load(lock, reach.read - lock), uow.blocked(reach.write | reach.read))
+    waiting = uow.waiting(reach.write)
+    view = View(
+        uow.load(lock, reach.read - lock),
+        uow.blocked(reach.write | reach.read),
+        waiting,
+        {waited.mutation.key: waited.case_id for waited in waiting},
+    )
     # Once more with the locks held: a parent or a dependant may have come in between.
     settled = uow.reach(lock, reach.paths) if reach.paths or wider else _parents(view, lock)
     return view, settled - lock

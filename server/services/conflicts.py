@@ -69,7 +69,7 @@ def resolve_case(
                 "actor": actor.name, "action": "conflict.resolve", "subject": f"case:{case_id}",
                 "detail": {"option": option, "reason": reason, "record": f"{case.entity}:{case.record_id}"},
             }  # fmt: skip
-            complete(uow, sender, view, uow.times((), ()), batch, [audit])
+            complete(uow, sender, view, batch, [audit])
             uow.commit()
         return replace(case, status="resolved", resolution=resolution, version=case.version + 1)
     raise Unavailable("Records kept moving while this was prepared. Send it again.")

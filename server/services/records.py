@@ -26,7 +26,7 @@ from sync.hub import Sender, View, merge_push, reaching
 from sync.moments import format_moment
 from sync.mutation import Mutation, Problem, Result
 from sync.record import Key, Record
-from sync.store import Actor, Batch, HubStore, Times, UnitOfWork
+from sync.store import Actor, Batch, HubStore, UnitOfWork
 from sync.validate import parse_mutation
 from sync.waiting import release
 from sync.wire import record_to_wire
@@ -82,7 +82,7 @@ def write_record(store: HubStore, actor: Actor, mutation: Mutation, now: int, ex
             if result.status == "rejected" or result.problem:
                 assert result.problem is not None
                 raise _refusal(result.problem)
-            complete(uow, sender, view, times, batch, [_audit(actor, mutation, result)])
+            complete(uow, sender, view, batch, [_audit(actor, mutation, result)])
             uow.commit()
         after = view.records[mutation.key]
         return None if after.deleted else after
@@ -102,7 +102,7 @@ def write_records(store: HubStore, actor: Actor, mutations: Sequence[Mutation], 
             batch, times, sender = Batch(now, actor), uow.times((), ()), Sender(actor, HUB, now, uow.epoch)
             seen = [_as_seen(mutation, view.records.get(mutation.key), now) for mutation in mutations]
             results = merge_push(seen, sender, view, times, batch)
-            complete(uow, sender, view, times, batch, [])
+            complete(uow, sender, view, batch, [])
             uow.commit()
         return results
     raise Unavailable("Records kept moving while this was prepared. Send it again.")
@@ -114,11 +114,9 @@ def _as_seen(mutation: Mutation, current: Record | None, now: int) -> Mutation:
     return replace(named, base={HUB: current.version}, was=current.data) if current else named
 
 
-def complete(
-    uow: UnitOfWork, sender: Sender, view: View, times: Times, batch: Batch, audit: list[Mapping[str, Any]]
-) -> None:
+def complete(uow: UnitOfWork, sender: Sender, view: View, batch: Batch, audit: list[Mapping[str, Any]]) -> None:
     """Finish and save a batch that was merged."""
-    release(uow, sender, view, times, batch)
+    release(sender, view, batch)
     finish(batch, view)
     batch.audit += audit
     uow.save(batch)
