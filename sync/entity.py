@@ -1,13 +1,17 @@
 """The words to declare a synced entity with.
 
-An entity is declared once, as a class under `@synced`; validation, schemas, OpenAPI, collections of the SDK and the docs
-derive from that declaration. The class becomes a frozen dataclass, so a type checker knows its fields.
+An entity is declared once, as a class under `@synced`; validation, schemas, OpenAPI, collections of the SDK and the
+docs derive from that declaration. The class becomes a frozen dataclass, so a type checker knows its fields.
 
     @synced("note", scopes=("tech:{parent.assignee_id}",), fact=True)
     class Note:
         \"\"\"Something worth remembering about a job.\"\"\"
-        text: str = text(max_length=4000, policy=MERGE3)
 
+        id: str = ""
+        text: str = text(max_length=4000, doc="what the next visitor should know")
+
+A field without a default is required on create. `id` is no field: it names the record. A field that is called like a
+word of Python is declared with a low line behind it (`class_`); everywhere else it is `class`.
 A mistake in a declaration raises DeclarationError at import, not in the field.
 """
 
@@ -15,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, dataclass_transform
 
@@ -75,7 +79,9 @@ class StateMachine:
 @dataclass(frozen=True, slots=True)
 class Field:
     """One declared field. written_by: roles that may write it at all; server: only the server does.
-    owner: the system whose word counts under owner_wins. whole: a decimal that counts whole units only where `uom` says so.
+
+    owner: the system whose word counts under owner_wins. target: the entity that a reference names. default: what a
+    record shows where nobody wrote the field. attribute: its name in the class. non_negative: below 0 it is a slip.
     """
 
     name: str
@@ -89,7 +95,10 @@ class Field:
     server: bool = False
     written_by: tuple[str, ...] = ANYONE
     max_length: int = 0
+    non_negative: bool = False
     states: StateMachine | None = None
+    default: Any = None
+    attribute: str = ""
     doc: str = ""
 
 
@@ -104,7 +113,11 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class EntityType:
-    """One declared entity. needs and effects: what its changes reach and cause (pure; see `sync.effects`)."""
+    """One declared entity. shape: its class. plural: its name in URLs. fact: creating or changing it reports something.
+
+    on_delete: what holds when a deletion and an edit did not know of each other. needs and effects: what its changes
+    reach and cause (pure; see `sync.effects`).
+    """
 
     name: str
     plural: str
@@ -130,83 +143,84 @@ ENTITY_TYPES: dict[str, EntityType] = {}
 T = TypeVar("T")
 
 
-def _word(type_: FieldType, policy: str, doc: str, default: Any, **more: Any) -> Any:
-    spec = {"type": type_, "policy": policy, "doc": doc, **more}
-    if default is dataclasses.MISSING:
-        return field(metadata={"synced": spec})
-    return field(default=default, metadata={"synced": spec})
+_REQUIRED: Any = dataclasses.MISSING
 
 
-def text(
-    *, max_length: int = 200, policy: str = "merge3", doc: str = "", default: Any = dataclasses.MISSING, **more: Any
-) -> Any:
+def _word(type_: FieldType, policy: str, doc: str, default: Any, more: dict[str, Any]) -> Any:
+    return field(default=default, metadata={"synced": {"type": type_, "policy": policy, "doc": doc, **more}})
+
+
+def text(*, max_length: int = 200, policy: str = "merge3", doc: str = "", default: Any = _REQUIRED, **more: Any) -> Any:
     """Text of at most `max_length` characters."""
-    return _word("text", policy, doc, default, max_length=max_length, **more)
+    return _word("text", policy, doc, default, {"max_length": max_length, **more})
 
 
-def integer(*, policy: str = "merge3", doc: str = "", default: Any = dataclasses.MISSING, **more: Any) -> Any:
+def integer(*, policy: str = "merge3", doc: str = "", default: Any = _REQUIRED, **more: Any) -> Any:
     """A whole number below 2**53."""
-    return _word("integer", policy, doc, default, **more)
+    return _word("integer", policy, doc, default, more)
 
 
-def decimal(*, policy: str = "merge3", doc: str = "", default: Any = dataclasses.MISSING, **more: Any) -> Any:
+def decimal(*, policy: str = "merge3", doc: str = "", default: Any = _REQUIRED, **more: Any) -> Any:
     """An exact number, a string such as "2.500" on the wire."""
-    return _word("decimal", policy, doc, default, **more)
+    return _word("decimal", policy, doc, default, more)
 
 
-def boolean(*, policy: str = "merge3", doc: str = "", default: Any = dataclasses.MISSING, **more: Any) -> Any:
+def boolean(*, policy: str = "merge3", doc: str = "", default: Any = _REQUIRED, **more: Any) -> Any:
     """True or false."""
-    return _word("boolean", policy, doc, default, **more)
+    return _word("boolean", policy, doc, default, more)
 
 
-def moment(*, policy: str = "merge3", doc: str = "", default: Any = dataclasses.MISSING, **more: Any) -> Any:
-    """A point in time, RFC 3339 with offset."""
-    return _word("moment", policy, doc, default, **more)
+def moment(*, policy: str = "merge3", doc: str = "", default: Any = _REQUIRED, **more: Any) -> Any:
+    """A point in time, RFC 3339 with offset on the wire."""
+    return _word("moment", policy, doc, default, more)
+
+
+def day(*, policy: str = "merge3", doc: str = "", default: Any = _REQUIRED, **more: Any) -> Any:
+    """A calendar date, "2026-11-20" on the wire."""
+    return _word("date", policy, doc, default, more)
 
 
 def choice(
-    choices: Iterable[str], *, policy: str = "merge3", doc: str = "", default: Any = dataclasses.MISSING, **more: Any
+    choices: Iterable[str], *, policy: str = "merge3", doc: str = "", default: Any = _REQUIRED, **more: Any
 ) -> Any:
     """One of `choices`."""
-    return _word("choice", policy, doc, default, choices=tuple(choices), **more)
+    return _word("choice", policy, doc, default, {"choices": tuple(choices), **more})
 
 
-def state(machine: StateMachine, *, doc: str = "", default: Any = dataclasses.MISSING, **more: Any) -> Any:
+def state(machine: StateMachine, *, doc: str = "", default: Any = _REQUIRED, **more: Any) -> Any:
     """The state of a state machine."""
-    return _word("choice", "state_machine", doc, default, choices=machine.precedence, states=machine, **more)
+    return _word("choice", "state_machine", doc, default, {"choices": machine.precedence, "states": machine, **more})
 
 
-def reference(
-    target: str, *, policy: str = "merge3", doc: str = "", default: Any = dataclasses.MISSING, **more: Any
-) -> Any:
+def reference(target: str, *, policy: str = "merge3", doc: str = "", default: Any = _REQUIRED, **more: Any) -> Any:
     """The id of a record of entity `target`; with target "*", an object `{entity, id}`."""
-    return _word("reference", policy, doc, default, target=target, **more)
+    return _word("reference", policy, doc, default, {"target": target, **more})
 
 
-def counter(*, doc: str = "", default: Any = dataclasses.MISSING, **more: Any) -> Any:
+def counter(*, doc: str = "", default: Any = _REQUIRED, **more: Any) -> Any:
     """An exact number that devices add to (`{"$inc": "-2"}`)."""
-    return _word("decimal", "counter", doc, default, **more)
+    return _word("decimal", "counter", doc, default, more)
 
 
 def log(*, doc: str = "", default: Any = (), **more: Any) -> Any:
     """Entries that are only ever appended (`{"$append": […]}`)."""
-    return _word("log", "log", doc, default, **more)
+    return _word("log", "log", doc, default, more)
 
 
 def tags(*, doc: str = "", default: Any = (), **more: Any) -> Any:
     """A set of short texts; of an addition and a concurrent removal the addition stands."""
-    return _word("set", "add_wins_set", doc, default, **more)
+    return _word("set", "add_wins_set", doc, default, more)
 
 
-def obj(*, policy: str = "merge3", doc: str = "", default: Any = dataclasses.MISSING, **more: Any) -> Any:
+def obj(*, policy: str = "merge3", doc: str = "", default: Any = _REQUIRED, **more: Any) -> Any:
     """Any JSON object, merged as one value."""
-    return _word("object", policy, doc, default, **more)
+    return _word("object", policy, doc, default, more)
 
 
 @dataclass_transform(
     frozen_default=True,
     kw_only_default=True,
-    field_specifiers=(text, integer, decimal, boolean, moment, choice, state, reference, counter, log, tags, obj),
+    field_specifiers=(text, integer, decimal, boolean, moment, day, choice, state, reference, counter, log, tags, obj),
 )
 def synced(
     name: str,
@@ -220,11 +234,12 @@ def synced(
     needs: Needs = no_needs,
     effects: Effects = no_effects,
 ) -> Callable[[type[T]], type[T]]:
-    """Declare an entity. plural: the kebab-case name in URLs. Raises DeclarationError if the parts do not fit together."""
+    """Declare an entity; `EntityType` says what the arguments mean. Raises DeclarationError if they do not fit."""
 
     def declare(cls: type[T]) -> type[T]:
         shape = dataclass(frozen=True, kw_only=True)(cls)
-        fields = {f.name: _field(f) for f in dataclasses.fields(shape) if f.name != "id"}  # type: ignore[arg-type]  # the decorator made it one
+        declared = dataclasses.fields(shape)  # type: ignore[arg-type]  # the line above made it a dataclass
+        fields = {spec.name: spec for spec in (_field(f) for f in declared if f.name != "id")}
         entity = EntityType(
             name=name,
             plural=plural or name.replace("_", "-") + "s",
@@ -247,10 +262,17 @@ def synced(
 
 
 def _field(declared: dataclasses.Field[Any]) -> Field:
-    spec = dict(declared.metadata.get("synced", {}))
-    if not spec:
+    spec = declared.metadata.get("synced")
+    if spec is None:
         raise DeclarationError(f"{declared.name}: declare it with a word of sync.entity, such as text()")
-    return Field(name=declared.name, required=declared.default is dataclasses.MISSING, **spec)
+    required = declared.default is _REQUIRED
+    return Field(
+        name=declared.name.removesuffix("_"),
+        attribute=declared.name,
+        required=required,
+        default=None if required else declared.default,
+        **spec,
+    )
 
 
 def _check(entity: EntityType) -> None:
@@ -260,22 +282,33 @@ def _check(entity: EntityType) -> None:
     if not entity.doc:
         raise DeclarationError(f"{entity.name} has no docstring")
     for spec in entity.fields.values():
-        where = f"{entity.name}.{spec.name}"
-        if spec.policy not in POLICIES:
-            raise DeclarationError(f"{where}: there is no policy {spec.policy}")
-        if (spec.policy == "owner_wins") != (spec.owner is not None):
-            raise DeclarationError(f"{where}: owner_wins and owner go together")
-        if (spec.policy == "state_machine") != (spec.states is not None):
-            raise DeclarationError(f"{where}: state_machine is declared with state()")
-        if spec.states and {t.source for t in spec.states.transitions} | {
-            t.target for t in spec.states.transitions
-        } > set(spec.choices):
-            raise DeclarationError(f"{where}: a transition names a state outside the precedence")
+        for mistake in _mistakes(spec):
+            raise DeclarationError(f"{entity.name}.{spec.name}: {mistake}")
     for scope in entity.scopes:
-        for path in [*template_paths(scope.template), *([scope.path] if scope.path else [])]:
+        for path in scope_paths(scope):
             first = path.partition(".")[0]
             if first != "id" and first not in entity.fields:
                 raise DeclarationError(f"{entity.name}: scope {scope.template} names no field {first}")
+
+
+def _mistakes(spec: Field) -> Iterator[str]:
+    if spec.policy not in POLICIES:
+        yield f"there is no policy {spec.policy}"
+    if (spec.policy == "owner_wins") != (spec.owner is not None):
+        yield "owner_wins and owner go together"
+    if (spec.policy == "state_machine") != (spec.states is not None):
+        yield "state_machine is declared with state()"
+    if spec.required and spec.server:
+        yield "nobody can send what only the server writes, so it cannot be required"
+    if not set(spec.written_by) <= set(ANYONE):
+        yield "written_by names an unknown role"
+    if spec.type == "choice" and spec.default is not None and spec.default not in spec.choices:
+        yield f"{spec.default} is not one of its choices"
+    if spec.states:
+        steps = {name for step in spec.states.transitions for name in (step.source, step.target)}
+        contested = {name for contest in spec.states.contests for name in contest.states}
+        if not steps | contested <= set(spec.choices):
+            yield "a transition or contest names a state outside the precedence"
 
 
 def template_paths(template: str) -> list[str]:
@@ -283,9 +316,34 @@ def template_paths(template: str) -> list[str]:
     return re.findall(r"{([a-z_.]+)}", template)
 
 
+def scope_paths(scope: Scope) -> list[str]:
+    """Every path that decides about a scope."""
+    return [*template_paths(scope.template), *([scope.path] if scope.path else [])]
+
+
 def check_references() -> None:
-    """Every reference names a declared entity. Raises DeclarationError; called once all entities are imported."""
+    """References and scope paths lead somewhere. Raises DeclarationError; called once all entities are imported."""
     for entity in ENTITY_TYPES.values():
         for spec in entity.fields.values():
             if spec.type == "reference" and spec.target != ANY_ENTITY and spec.target not in ENTITY_TYPES:
                 raise DeclarationError(f"{entity.name}.{spec.name} refers to {spec.target}, which is not declared")
+    for entity in ENTITY_TYPES.values():
+        for path in (path for scope in entity.scopes for path in scope_paths(scope)):
+            _check_path(entity, path)
+
+
+def _check_path(entity: EntityType, path: str) -> None:
+    """At most two references: the statement that moves dependants to other scopes follows no more."""
+    *references, last = path.split(".")
+    if len(references) > 2:
+        raise DeclarationError(f"{entity.name}: the scope path {path} follows more than two references")
+    here = entity
+    for step in references:
+        spec = here.fields.get(step)
+        if spec is None or spec.type != "reference":
+            raise DeclarationError(f"{entity.name}: {step} in the scope path {path} is no reference")
+        if spec.target == ANY_ENTITY:
+            return  # whether the path goes on depends on the record
+        here = ENTITY_TYPES[spec.target or ""]
+    if last != "id" and last not in here.fields:
+        raise DeclarationError(f"{entity.name}: the scope path {path} ends in no field of {here.name}")
