@@ -53,7 +53,7 @@ def _moved(before: Record | None, after: Record) -> bool:
 
 def _move_dependants(batch: Batch, view: View) -> None:
     for key, record in list(view.records.items()):
-        placed = place(record, view.records.get)
+        placed = place(record, view.records.get, record.updated_at)
         if placed.scopes != record.scopes:
             batch.before.setdefault(key, record)
             batch.records[key] = view.records[key] = placed

@@ -214,7 +214,7 @@ class _Trial:
         return was
 
     def _placed(self, record: Record) -> Record:
-        return place(record, self.record)
+        return place(record, self.record, self.sender.now)
 
     def _cause(self, before: Record | None, after: Record, origin: Origin, stamp: Stamp) -> None:
         """Run the entity's effects (design: pure, beside the declaration); their writes are nobody's but the hub's."""
@@ -264,19 +264,20 @@ def merge(record: Record, mutation: Mutation, was: Mapping[str, Any], stamp: Sta
 def blank(key: Key) -> Record:
     """A record before its creation: the declared defaults, which nobody wrote and nothing conflicts with."""
     defaults = ((f.name, f.default) for f in dataclasses.fields(ENTITY_TYPES[key.entity].shape))
-    known = {name: value for name, value in defaults if value is not dataclasses.MISSING and value is not None}
+    known = {name: value for name, value in defaults if value not in (dataclasses.MISSING, None) and name != "id"}
     data = {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
     return Record(key.entity, key.id, 0, data)
 
 
-def place(record: Record, find: Callable[[Key], Record | None]) -> Record:
-    """`record` in the scopes that its values give it."""
+def place(record: Record, find: Callable[[Key], Record | None], now: int) -> Record:
+    """`record` as it is stored at `now` (ms): in the scopes that its values give it."""
 
     def values(key: Key) -> Mapping[str, Any] | None:
         found = find(key)
         return found.data if found else None
 
-    return replace(record, scopes=scopes_of(ENTITY_TYPES[record.entity], record.id, record.data, values))
+    scopes = scopes_of(ENTITY_TYPES[record.entity], record.id, record.data, values)
+    return replace(record, scopes=scopes, updated_at=now)
 
 
 def case_id_of(origin: Origin) -> str:

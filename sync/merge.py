@@ -82,7 +82,7 @@ def merge_patch(
             spec, fields.get(name), before, sent, base, was.get(name, MISSING), stamp
         )
         changes.append(FieldChange(name, before, data[name], sent, decision))
-    after = replace(record, version=stamp.dot.version, data=data, fields=fields, updated_at=stamp.at)
+    after = replace(record, version=stamp.dot.version, data=data, fields=fields)
     waiting = {c.name: c.decision for c in changes if c.decision and c.decision.kept == "waiting"}
     return Merged(
         record=after,
@@ -98,12 +98,12 @@ def merge_delete(entity: EntityType, record: Record, base: Clock, stamp: Stamp) 
     if record.deleted:
         return Merged(record)
     if not record.unseen(base):
-        return Merged(replace(record, version=stamp.dot.version, deleted=stamp.dot, updated_at=stamp.at))
+        return Merged(replace(record, version=stamp.dot.version, deleted=stamp.dot))
     if entity.on_delete == "delete_wins":
         decision = Decision(
             RECORD, "delete_wins", "incoming", "deleted although it was edited elsewhere; the edit is in the history"
         )
-        gone = replace(record, version=stamp.dot.version, deleted=stamp.dot, updated_at=stamp.at)
+        gone = replace(record, version=stamp.dot.version, deleted=stamp.dot)
         return Merged(gone, (_whole(record, decision),))
     if entity.on_delete == "edit_resurrects":
         decision = Decision(

@@ -36,7 +36,7 @@ def apply_waiting(ready: Sequence[Waiting], epoch: int, view: View, batch: Batch
         dot = Dot(next_version(start.version, epoch), waited.replica, mutation.n)
         stamp = Stamp(dot, origin, waited.at, waited.actor.system, waited.suspect, case_id_of(origin))
         merged = merge(start, mutation, mutation.was or {}, stamp)
-        merged = replace(merged, record=place(merged.record, view.records.get))
+        merged = replace(merged, record=place(merged.record, view.records.get, batch.now))
         batch.before.setdefault(mutation.key, before)
         batch.records[mutation.key] = view.records[mutation.key] = merged.record
         sender = Sender(waited.actor, waited.replica, batch.now, epoch)

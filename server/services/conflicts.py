@@ -128,7 +128,7 @@ def _decide_fields(
         Dot(next_version(record.version, sender.epoch)), origin, sender.now, sender.actor.system, False, case.id
     )
     merged = merge(record, decided, record.data, stamp)
-    merged = replace(merged, record=place(merged.record, view.records.get))
+    merged = replace(merged, record=place(merged.record, view.records.get, batch.now))
     batch.before[record.key] = record
     batch.records[record.key] = view.records[record.key] = merged.record
     note(decided, record, merged, stamp, sender, batch)
