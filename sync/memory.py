@@ -74,8 +74,11 @@ class HubState:
 
     def copy(self) -> HubState:
         """A backup: later changes do not reach it."""
-        containers = {name: dict(value) for name in self.__slots__ if isinstance(value := getattr(self, name), dict)}
-        return replace(self, **containers)
+        backup = replace(self)
+        for name, value in ((name, getattr(self, name)) for name in self.__slots__):
+            if isinstance(value, dict):
+                setattr(backup, name, dict(value))
+        return backup
 
 
 class MemoryHub:
@@ -252,7 +255,7 @@ class MemoryUnit:
         if batch.ledger or batch.feed:
             state.commits = (
                 *state.commits,
-                Commit(state.head, batch.now, batch.replica and batch.replica.replica, last_n),
+                Commit(state.head, batch.now, batch.replica.replica if batch.replica else None, last_n),
             )
         state.audit = (*state.audit, *batch.audit)
         return state.head

@@ -71,7 +71,7 @@ class FeedRow(NamedTuple):
 class Tally(NamedTuple):
     """A change of a scope's live rows: how many more, and the sum of row hashes to add, modulo 2**64."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
     checksum: int
 
 
