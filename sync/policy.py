@@ -23,15 +23,15 @@ from sync.record import MISSING, Write
 if TYPE_CHECKING:
     from sync.entity import Field, StateMachine
 
-SKEW_BOUND_MS = (
-    120_000  # two device clocks nearer than this cannot be told apart; phones synced by the network stay far inside
-)
+SKEW_BOUND_MS = 120_000  # two device clocks nearer than this cannot be told apart; phones on a network stay inside
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a policy says. winner: the write that stands, None if `value` combines several, or if a person must
-    decide."""
+    """What a policy says.
+
+    winner: the write that stands; None if `value` combines several, or if a person must decide.
+    """
 
     value: Any = MISSING
     winner: Write | None = None
@@ -54,10 +54,17 @@ def _tie(write: Write) -> tuple[str, int, str]:
     return (*write.origin, canonical(write.value))
 
 
+def _place(write: Write) -> tuple[int, tuple[str, int, str]]:
+    """Writes in the order in which they happened."""
+    return (write.at, _tie(write))
+
+
 def _latest(writes: Sequence[Write], why: str) -> Verdict:
     """The one that happened last, unless a clock among them cannot be trusted."""
-    winner = max(writes, key=lambda write: (write.at, _tie(write)))
-    if any(write.suspect for write in writes) and any(write.value != winner.value for write in writes):
+    trusted = [write for write in writes if not write.suspect] or writes
+    winner = max(trusted, key=_place)
+    # Whoever says the same as the winner changes nothing, whenever that was.
+    if any(write.suspect and write.value != winner.value for write in writes):
         return Verdict(why="the clock of one of the writers was wrong, so no rule can tell which came last")
     return _stands(winner, f"{why}, written {format_moment(winner.at)}")
 
@@ -109,25 +116,30 @@ def state_machine(writes: Sequence[Write], field: Field) -> Verdict:
     machine = field.states
     assert machine is not None, "checked when the entity was declared"
     rank = {name: place for place, name in enumerate(machine.precedence)}
-    winner = max(writes, key=lambda write: (rank.get(write.value, -1), write.at, _tie(write)))
-    for other in writes:
-        reason = _contested(machine, winner, other)
-        if reason:
-            return Verdict(why=reason)
-    return _stands(winner, f"{winner.value} at {format_moment(winner.at)} takes precedence")
+    winner = max(writes, key=lambda write: (rank.get(write.value, -1), _place(write)))
+    reason = _contested(machine, winner, writes)
+    return Verdict(why=reason) if reason else _stands(winner, f"{winner.value} takes precedence")
 
 
-def _contested(machine: StateMachine, winner: Write, other: Write) -> str | None:
-    """Why a person must choose between the two, None if the rule may."""
+def _contested(machine: StateMachine, winner: Write, writes: Sequence[Write]) -> str | None:
+    """Why a person must choose between the winner's state and another one in the set, None if the rule may."""
     for contest in machine.contests:
-        if {winner.value, other.value} == set(contest.states):
-            first, second = (winner, other) if winner.value == contest.states[0] else (other, winner)
-            trusted = not (first.suspect or second.suspect)
-            if contest.earlier_wins and trusted and first.at + SKEW_BOUND_MS < second.at and first is winner:
-                return None
-            times = f"{first.value} at {format_moment(first.at)}, {second.value} at {format_moment(second.at)}"
+        first, second = ([write for write in writes if write.value == state] for state in contest.states)
+        if winner.value not in contest.states or not first or not second:
+            continue
+        by_time = contest.earlier_wins and winner.value == contest.states[0]
+        if not by_time or not _came_first(first, second):
+            both = sorted((min(first, key=_place), min(second, key=_place)), key=_place)
+            times = ", ".join(f"{write.value} at {format_moment(write.at)}" for write in both)
             return f"{times}: a person has to decide which holds"
     return None
+
+
+def _came_first(first: Sequence[Write], second: Sequence[Write]) -> bool:
+    """Did it certainly happen before the other? Once is enough: what was done twice was done at the first time."""
+    known = [write.at for write in first if not write.suspect]
+    trusted = bool(known) and not any(write.suspect for write in second)
+    return trusted and min(known) + SKEW_BOUND_MS < min(write.at for write in second)
 
 
 def merge3(writes: Sequence[Write], field: Field) -> Verdict:
