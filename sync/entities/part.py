@@ -99,7 +99,12 @@ class Part:
         policy="owner_wins", owner="erp", written_by=CATALOGUERS, default=False, doc="needs special care in transport"
     )
     shelf_life_days: int | None = integer(
-        policy="owner_wins", owner="erp", written_by=CATALOGUERS, default=None, doc="days until it expires in store"
+        policy="owner_wins",
+        owner="erp",
+        written_by=CATALOGUERS,
+        default=None,
+        non_negative=True,
+        doc="days until it expires in store",
     )
     returnable: bool = boolean(
         policy="owner_wins", owner="erp", written_by=CATALOGUERS, default=False, doc="the old unit is to come back"
@@ -113,7 +118,12 @@ class Part:
         doc="deposit that is charged until the old unit comes back",
     )
     core_due_days: int | None = integer(
-        policy="owner_wins", owner="erp", written_by=CATALOGUERS, default=None, doc="days until the old unit is due"
+        policy="owner_wins",
+        owner="erp",
+        written_by=CATALOGUERS,
+        default=None,
+        non_negative=True,
+        doc="days until the old unit is due",
     )
     superseded_by: str | None = reference(
         "part",
