@@ -80,7 +80,7 @@ def mutation_to_wire(mutation: Mutation) -> Document:
 
 
 def mutation_body(mutation: Mutation, occurred_at: str, schema: int) -> Document:
-    """The body of a mutation at the moment of its capture, without n and origin. occurred_at: RFC 3339, local offset."""
+    """What a mutation says at the moment of its capture, without n and origin. occurred_at: RFC 3339, local offset."""
     body: Document = {
         "entity": mutation.entity,
         "id": mutation.id,
@@ -114,11 +114,6 @@ def own_mutation(body: Mapping[str, Any], n: int, origin: Origin | None = None) 
         origin=origin,
         body=body,
     )
-
-
-def rebased_body(body: Mapping[str, Any], base: Clock) -> Document:
-    """The same body with its base in other names."""
-    return {**body, "base": dict(base)}
 
 
 def void_body(mutation: Mutation, problem: Problem) -> Document:
@@ -357,9 +352,9 @@ def results_from_extras(results: Sequence[Any]) -> list[Result]:
     return [one if isinstance(one, Result) else result_from_wire(one) for one in results]
 
 
-def renumbered(mutation: Mutation, n: int, origin: Origin, base: Clock) -> Mutation:
-    """`mutation` under another number, with its base in the new names."""
-    return replace(mutation, n=n, origin=origin, base=base, body=rebased_body(mutation.body, base))
+def rebased(mutation: Mutation, base: Clock) -> Mutation:
+    """`mutation` with its base in other names."""
+    return replace(mutation, base=base, body={**mutation.body, "base": dict(base)})
 
 
 def _invalid(path: str, detail: str) -> Unprocessable:
