@@ -176,6 +176,8 @@ class _Trial:
         if obstacle:
             return obstacle
         before = self.record(mutation.key)
+        if before is not None and self.reachable(mutation.key, at, fact) is None:
+            return Hindrance(Problem("id_taken", "This id cannot be used for a new record."), type="id_taken")
         start = before or blank(mutation.key)
         dot = Dot(next_version(start.version, self.sender.epoch), *self._sent_by(mutation))
         stamp = Stamp(dot, origin, at, self.sender.actor.system, suspect, case_id_of(origin))
