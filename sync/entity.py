@@ -10,9 +10,9 @@ docs derive from that declaration. The class becomes a frozen dataclass, so a ty
         id: str = ""
         text: str = text(max_length=4000, doc="what the next visitor should know")
 
-A field without a default is required on create. `id` is no field: it names the record. A field that is called like a
-word of Python is declared with a low line behind it (`class_`); everywhere else it is `class`.
-A mistake in a declaration raises DeclarationError at import, not in the field.
+A field without `default=` is required on create, and so a type checker demands it. `id` is no field: it names the
+record. A field that is called like a word of Python is declared with a low line behind it (`class_`); everywhere else
+it is `class`. A mistake in a declaration raises DeclarationError at import, not in the field.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class StateMachine:
     contests: tuple[Contest, ...] = ()
 
     def step(self, source: str | None, target: str) -> Transition | None:
-        """The transition from `source` to `target`, if the table has one."""
+        """The transition from `source` to `target`, if the table has one. None: nobody wrote it, so it is the first."""
+        source = source or self.precedence[0]
         return next((t for t in self.transitions if t.source == source and t.target == target), None)
 
 
@@ -202,12 +203,12 @@ def counter(*, doc: str = "", default: Any = _REQUIRED, **more: Any) -> Any:
     return _word("decimal", "counter", doc, default, more)
 
 
-def log(*, doc: str = "", default: Any = (), **more: Any) -> Any:
+def log(*, doc: str = "", default: Any = _REQUIRED, **more: Any) -> Any:
     """Entries that are only ever appended (`{"$append": […]}`)."""
     return _word("log", "log", doc, default, more)
 
 
-def tags(*, doc: str = "", default: Any = (), **more: Any) -> Any:
+def tags(*, doc: str = "", default: Any = _REQUIRED, **more: Any) -> Any:
     """A set of short texts; of an addition and a concurrent removal the addition stands."""
     return _word("set", "add_wins_set", doc, default, more)
 
@@ -237,13 +238,14 @@ def synced(
     """Declare an entity; `EntityType` says what the arguments mean. Raises DeclarationError if they do not fit."""
 
     def declare(cls: type[T]) -> type[T]:
+        doc = " ".join((cls.__doc__ or "").split())  # before dataclass() writes one of its own
         shape = dataclass(frozen=True, kw_only=True)(cls)
         declared = dataclasses.fields(shape)  # type: ignore[arg-type]  # the line above made it a dataclass
         fields = {spec.name: spec for spec in (_field(f) for f in declared if f.name != "id")}
         entity = EntityType(
             name=name,
             plural=plural or name.replace("_", "-") + "s",
-            doc=" ".join((cls.__doc__ or "").split()),
+            doc=doc,
             shape=shape,
             fields=fields,
             scopes=tuple(s if isinstance(s, Scope) else Scope(s) for s in scopes),

@@ -133,4 +133,4 @@ class Part:
         default=None,
         doc="its orderable successor; what was used is recorded as it was used",
     )
-    compatible_with: tuple[str, ...] = tags(written_by=CATALOGUERS, doc="models that it fits")
+    compatible_with: tuple[str, ...] = tags(written_by=CATALOGUERS, default=(), doc="models that it fits")

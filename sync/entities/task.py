@@ -76,5 +76,5 @@ class Task:
     )
     # Two people may answer the same question: both answers stay, the latest is shown.
     answers: tuple[Any, ...] = log(
-        written_by=REPORTERS, fact=True, doc="checklist answers: {question, version, value, author_id, at}"
+        written_by=REPORTERS, fact=True, default=(), doc="checklist answers: {question, version, value, author_id, at}"
     )

@@ -46,7 +46,7 @@ class Technician:
     active: bool = boolean(
         policy="owner_wins", owner="fsm", written_by=PLANNERS, default=True, doc="false: gets no more work"
     )
-    skills: tuple[str, ...] = tags(written_by=PLANNERS, doc="what they are certified for")
+    skills: tuple[str, ...] = tags(written_by=PLANNERS, default=(), doc="what they are certified for")
     phone: str | None = text(
         max_length=40, policy="last_writer", written_by=OWN, default=None, doc="where they are reached on the road"
     )

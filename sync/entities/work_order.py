@@ -187,7 +187,10 @@ class WorkOrder:
         policy="largest", written_by=REPORTERS, fact=True, default=None, doc="when work ended"
     )
     labour: tuple[Any, ...] = log(
-        written_by=REPORTERS, fact=True, doc="time spent: {technician_id, kind (travel, work, wait), start, end}"
+        written_by=REPORTERS,
+        fact=True,
+        default=(),
+        doc="time spent: {technician_id, kind (travel, work, wait), start, end}",
     )
     resolution: str | None = text(
         max_length=20_000,
@@ -220,7 +223,7 @@ class WorkOrder:
         default=None,
         doc="how far the invoice is",
     )
-    tags: tuple[str, ...] = tags(doc="words to find it by")
+    tags: tuple[str, ...] = tags(default=(), doc="words to find it by")
     is_test: bool = boolean(
         policy="last_writer", written_by=PLANNERS, default=False, doc="true: practice, to be kept out of reports"
     )
