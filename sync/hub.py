@@ -180,7 +180,8 @@ class _Trial:
             return Hindrance(Problem("id_taken", "This id cannot be used for a new record."), type="id_taken")
         start = before or blank(mutation.key)
         dot = Dot(next_version(start.version, self.sender.epoch), *self._sent_by(mutation))
-        stamp = Stamp(dot, origin, at, self.sender.actor.system, suspect, case_id_of(origin))
+        case_id = case_id_of(self.sender.replica, mutation.n)
+        stamp = Stamp(dot, origin, at, self.sender.actor.system, suspect, case_id)
         merged = merge(start, mutation, was, stamp)
         merged = replace(merged, record=self._placed(merged.record))
         if before is None and not self._lands_in_reach(merged.record, at, fact):
@@ -282,9 +283,10 @@ def place(record: Record, find: Callable[[Key], Record | None], now: int) -> Rec
     return replace(record, scopes=scopes, updated_at=now)
 
 
-def case_id_of(origin: Origin) -> str:
+def case_id_of(replica: str, n: int) -> str:
     """The id of the case that a mutation opens: the same on every replay."""
-    name = hashlib.sha256(f"{origin.replica}\n{origin.n}".encode()).digest()
+    # Not its first name: two copies of one phone may have given that to different work.
+    name = hashlib.sha256(f"{replica}\n{n}".encode()).digest()
     return "c_" + base64.b32encode(name).decode()[:26].lower()
 
 
@@ -294,9 +296,10 @@ def note(
     """Note history and cases of one merged mutation; its result, None for an effect."""
     after = merged.record
     batch.superseded += merged.closed
-    review = stamp.case_id if merged.opened else (merged.joined[0] if merged.joined else None)
-    if merged.opened or merged.joined:
-        _open(batch, _field_case(mutation, before, merged, stamp, sender, review or stamp.case_id))
+    waiting = _waiting_fields(merged, stamp)
+    for case_id, names in waiting.items():
+        _open(batch, _field_case(mutation, before, merged, stamp, sender, case_id, names))
+    review = next(iter(waiting), None)
     if merged.changes or after.version != (before.version if before else 0):
         batch.history.append(_entry(mutation, before, merged, stamp, sender, review))
     if mutation.n == 0:
@@ -315,6 +318,16 @@ def note(
         review_id=review,
         record=record_to_wire(after) if shown else None,
     )
+
+
+def _waiting_fields(merged: Merged, stamp: Stamp) -> dict[str, tuple[str, ...]]:
+    """The fields that wait after this mutation, by case; the case that it opened itself comes first."""
+    cases: dict[str, tuple[str, ...]] = {stamp.case_id: merged.opened} if merged.opened else {}
+    for decision in merged.decisions:
+        if decision.kept == "waiting" and decision.field not in merged.opened:
+            case_id = merged.record.fields[decision.field].case or stamp.case_id
+            cases[case_id] = (*cases.get(case_id, ()), decision.field)
+    return cases
 
 
 def _open(batch: Batch, case: Case) -> None:
@@ -361,11 +374,16 @@ def _entry(
 
 
 def _field_case(
-    mutation: Mutation, before: Record | None, merged: Merged, stamp: Stamp, sender: Sender, case_id: str
+    mutation: Mutation,
+    before: Record | None,
+    merged: Merged,
+    stamp: Stamp,
+    sender: Sender,
+    case_id: str,
+    waiting: tuple[str, ...],
 ) -> Case:
-    waiting = tuple(d.field for d in merged.decisions if d.kept == "waiting")
     record = before or merged.record
-    whys = {d.field: d.why for d in merged.decisions}
+    whys = {d.field: d.why for d in merged.decisions if d.field in waiting}
     deletion = RECORD in waiting
     return Case(
         id=case_id,
@@ -411,7 +429,7 @@ def _refuse(
     park = (not culprit.fault and obstacle.park) or any(is_fact(mutation) for mutation in readable)
     if culprit.fault and len(group) == 1:
         park = False
-    results, case_id = [], obstacle.case_id or case_id_of(culprit.named(sender.replica))
+    results, case_id = [], obstacle.case_id or case_id_of(sender.replica, culprit.n)
     for mutation, (at, suspect) in zip(group, moments, strict=True):
         problem = obstacle.problem if mutation is culprit else Problem(
             "group_failed", f"Mutation {culprit.n} of the same group was not accepted: {obstacle.problem.detail}"

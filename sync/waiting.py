@@ -34,9 +34,13 @@ def apply_waiting(ready: Sequence[Waiting], epoch: int, view: View, batch: Batch
         start = before or blank(mutation.key)
         origin = mutation.named(waited.replica)
         dot = Dot(next_version(start.version, epoch), waited.replica, mutation.n)
-        stamp = Stamp(dot, origin, waited.at, waited.actor.system, waited.suspect, case_id_of(origin))
+        stamp = Stamp(
+            dot, origin, waited.at, waited.actor.system, waited.suspect, case_id_of(waited.replica, mutation.n)
+        )
         merged = merge(start, mutation, mutation.was or {}, stamp)
-        merged = replace(merged, record=place(merged.record, view.records.get, batch.now))
+        # Whoever lets an edit of a deleted record pass wants the record back.
+        gone = merged.record.deleted if mutation.op == "delete" else None
+        merged = replace(merged, record=place(replace(merged.record, deleted=gone), view.records.get, batch.now))
         batch.before.setdefault(mutation.key, before)
         batch.records[mutation.key] = view.records[mutation.key] = merged.record
         sender = Sender(waited.actor, waited.replica, batch.now, epoch)
