@@ -13,7 +13,7 @@ from decimal import Decimal, localcontext
 from typing import Any, NamedTuple
 
 from sync.canonical import canonical
-from sync.clock import Clock, Dot, Origin, contains
+from sync.clock import HUB, Clock, Dot, Origin, contains
 from sync.entity import EntityType, Field
 from sync.mutation import Decision, Kept
 from sync.policy import POLICIES
@@ -147,9 +147,8 @@ def _merge_field(
 def _replace_value(
     spec: Field, state: FieldState | None, current: Any, sent: Any, base: Clock, was: Any, stamp: Stamp
 ) -> Merging:
-    write = Write(
-        sent, stamp.dot, stamp.origin, stamp.at, stamp.system, stamp.suspect, _ancestor(spec, state, base, was, stamp)
-    )
+    ancestor = _ancestor(spec, state, base, was, stamp)
+    write = Write(sent, stamp.dot, stamp.origin, stamp.at, stamp.system, stamp.suspect, ancestor)
     survivors = tuple(w for w in state.writes if not contains(base, w.dot)) if state else ()
     if state is None or not survivors:
         return sent, FieldState(stamp.dot, (write,)), None
@@ -157,14 +156,16 @@ def _replace_value(
     writes = tuple(sorted((*survivors, write), key=lambda w: (w.origin, w.dot)))
     still_stands = not contains(base, state.standing)
     if all(same(w.value, sent) for w in survivors):
-        return sent, FieldState(state.standing if still_stands else stamp.dot, writes), None
+        keeps = still_stands and same(sent, current)
+        return sent, FieldState(state.standing if keeps else stamp.dot, writes), None
 
     verdict = POLICIES[spec.policy](writes, spec)
     if verdict.waits:
         value, standing = (current, state.standing) if still_stands else (sent, stamp.dot)
+        if still_stands and same(sent, current):
+            return value, FieldState(standing, writes, case=state.case), None
         waiting = FieldState(standing, writes, case=state.case or stamp.case_id)
-        agrees = still_stands and same(sent, current)
-        return value, waiting, None if agrees else Decision(spec.name, spec.policy, "waiting", verdict.why)
+        return value, waiting, Decision(spec.name, spec.policy, "waiting", verdict.why)
     if verdict.winner is None:
         combined = FieldState(Dot(stamp.dot.version), writes)
         return verdict.value, combined, Decision(spec.name, spec.policy, "combined", verdict.why)
@@ -182,7 +183,7 @@ def _ancestor(spec: Field, state: FieldState | None, base: Clock, was: Any, stam
     # The device's own earlier edit, not pulled since, is one change with this one; its ancestor is theirs.
     chained = (w for w in state.writes if w.dot.replica == stamp.dot.replica is not None) if state else ()
     for own in chained:
-        if own.dot.version > base.get("hub", 0) and own.dot.n <= base.get(own.dot.replica or "", 0):
+        if own.dot.version > base.get(HUB, 0) and own.dot.n <= base.get(own.dot.replica or "", 0):
             return own.was
     return "" if was is None else was
 
