@@ -148,7 +148,8 @@ class MemoryReplica:
         return set() if page.more else self._show(page)
 
     def _show(self, page: Page) -> set[Key]:
-        fresh, before = self._position.fresh, {key: held.version for key, held in self._records.items()}
+        fresh, on_top_before = self._position.fresh, self._covering()
+        before = {key: held.version for key, held in self._records.items()}
         taken: set[Key] = set()
         if fresh:
             self._members.clear()
@@ -156,7 +157,7 @@ class MemoryReplica:
             held = self._records.get(change.key)
             whatever = fresh and change.key not in taken and (held is None or held.push_seq <= page.as_of)
             self._apply(change, whatever)
-            taken.add(change.key)
+            taken |= {change.key} if change.op != "evict" else set()
         granted = {tally.scope for tally in page.scopes}
         self._members = {(scope, key) for scope, key in self._members if scope in granted}
         self._staged.clear()
@@ -164,7 +165,12 @@ class MemoryReplica:
         self._position = replace(self._position, as_of=page.as_of, fresh=False)
         self._sweep()
         after = {key: held.version for key, held in self._records.items()}
-        return {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+        changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+        return changed | (on_top_before - self._covering())
+
+    def _covering(self) -> set[Key]:
+        """Records that own work is shown on top of."""
+        return {entry.key for entry in self._outbox if not entry.covered}
 
     def _apply(self, change: Change, whatever: bool) -> None:
         if change.op == "put":
