@@ -438,10 +438,11 @@ class SqliteReplica:
             " (SELECT 1 FROM member WHERE member.entity = record.entity AND member.id = record.id)",
             (as_of,),
         )
-        kept = needed(self._entries("wanted AND NOT acknowledged"), self.shown) if loose else set()
-        self._run_many(
-            "DELETE FROM record WHERE (entity, id) = (?, ?)", (key for key in loose if Key(*key) not in kept)
-        )
+        if not loose:
+            return set()
+        gone = {Key(*row) for row in loose} - needed(self._entries("wanted AND NOT acknowledged"), self.shown)
+        self._run_many("DELETE FROM record WHERE (entity, id) = (?, ?)", gone)
+        return gone
 
     def repair(self, scope: str, pages: Sequence[Page]) -> set[Key]:
         changed: set[Key] = set()
