@@ -12,7 +12,7 @@ from typing import Any
 
 from sync.clock import HUB, contains
 from sync.entities import ENTITY_TYPES
-from sync.entity import ADMIN, EntityType, Field
+from sync.entity import ADMIN, TECHNICIAN, EntityType, Field
 from sync.mutation import Mutation, Problem
 from sync.record import MISSING, Key, Record
 from sync.scopes import target_of
@@ -37,9 +37,9 @@ class Hindrance:
 class Surroundings:
     """What the checks may look at.
 
-    find: a record that this caller can reach, None otherwise. blocked: the open case in which a record's creation waits;
-    awaiting: the one in which changes wait for a record to appear. was: what a patched field showed at capture, MISSING
-    if that is not known.
+    find: a record that this caller can reach, None otherwise. blocked: the open case in which a record's creation
+    waits; awaiting: the one in which changes wait for a record to appear. was: what a patched field showed at capture,
+    MISSING if that is not known.
     """
 
     actor: Actor
@@ -131,6 +131,8 @@ def _forbidden(entity: EntityType, mutation: Mutation, actor: Actor, record: Rec
         return None if _may(actor, entity.deleted_by) else _not_yours(f"{actor.role} may not delete a {entity.name}.")
     if record is None and not _may(actor, entity.created_by):
         return _not_yours(f"{actor.role} may not create a {entity.name}.")
+    if record is not None and not _may(actor, entity.changed_by):
+        return _not_yours(f"{actor.role} may not change a {entity.name}; propose it in a note.")
     for name in mutation.patch:
         field = entity.fields.get(name)
         if field and not _may(actor, field.written_by):
@@ -150,7 +152,7 @@ def _dangling(entity: EntityType, mutation: Mutation, around: Surroundings) -> H
     for name, value in mutation.patch.items():
         field = entity.fields.get(name)
         target = target_of(field, value) if field and field.type == "reference" else None
-        if target is None or around.find(target) is not None:
+        if target is None or target == mutation.key or around.find(target) is not None:
             continue
         if case := around.blocked(target):
             return Hindrance(
@@ -172,7 +174,9 @@ def _impossible(entity: EntityType, mutation: Mutation, around: Surroundings) ->
     if field is None or field.states is None or field.name not in mutation.patch:
         return None
     target, source = mutation.patch[field.name], around.was.get(field.name, MISSING)
-    if source == target or mutation.op == "create":
+    if mutation.op == "create":
+        return _premature(entity, field, target, around)
+    if source == target:
         return None
     if source is MISSING:
         return Hindrance(
@@ -192,6 +196,16 @@ def _impossible(entity: EntityType, mutation: Mutation, around: Surroundings) ->
             type="not_permitted",
         )
     return None
+
+
+def _premature(entity: EntityType, field: Field, target: Any, around: Surroundings) -> Hindrance | None:
+    """On site a record begins at its beginning, or one step on; the office may enter what is long under way."""
+    step = field.states.step(None, target) if field.states else None
+    if around.actor.role != TECHNICIAN or target == field.default or (step and TECHNICIAN in step.by):
+        return None
+    return Hindrance(
+        Problem("impossible_transition", f"A new {entity.name} cannot be {target}."), type="impossible_transition"
+    )
 
 
 def _fraction(entity: EntityType, mutation: Mutation, record: Record | None) -> Hindrance | None:

@@ -129,6 +129,7 @@ class EntityType:
     fact: bool = False
     on_delete: OnDelete = "review"
     created_by: tuple[str, ...] = ANYONE
+    changed_by: tuple[str, ...] = ANYONE
     deleted_by: tuple[str, ...] = OFFICE
     needs: Needs = no_needs
     effects: Effects = no_effects
@@ -190,7 +191,9 @@ def choice(
 
 def state(machine: StateMachine, *, doc: str = "", default: Any = _REQUIRED, **more: Any) -> Any:
     """The state of a state machine."""
-    return _word("choice", "state_machine", doc, default, {"choices": machine.precedence, "states": machine, **more})
+    reports = any(step.fact for step in machine.transitions)
+    known = {"choices": machine.precedence, "states": machine, "fact": reports}
+    return _word("choice", "state_machine", doc, default, {**known, **more})
 
 
 def reference(target: str, *, policy: str = "merge3", doc: str = "", default: Any = _REQUIRED, **more: Any) -> Any:
@@ -231,6 +234,7 @@ def synced(
     fact: bool = False,
     on_delete: OnDelete = "review",
     created_by: tuple[str, ...] = ANYONE,
+    changed_by: tuple[str, ...] = ANYONE,
     deleted_by: tuple[str, ...] = OFFICE,
     needs: Needs = no_needs,
     effects: Effects = no_effects,
@@ -252,6 +256,7 @@ def synced(
             fact=fact,
             on_delete=on_delete,
             created_by=created_by,
+            changed_by=changed_by,
             deleted_by=deleted_by,
             needs=needs,
             effects=effects,

@@ -7,10 +7,10 @@ bad mutation never blocks its successors; the members of a group go together.
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any
 
 from sync.admit import Hindrance, Surroundings, hindrance, is_fact
@@ -266,10 +266,15 @@ def merge(record: Record, mutation: Mutation, was: Mapping[str, Any], stamp: Sta
 
 def blank(key: Key) -> Record:
     """A record before its creation: the declared defaults, which nobody wrote and nothing conflicts with."""
-    defaults = ((f.name, f.default) for f in dataclasses.fields(ENTITY_TYPES[key.entity].shape))
-    known = {name: value for name, value in defaults if value not in (dataclasses.MISSING, None) and name != "id"}
-    data = {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
+    fields = ENTITY_TYPES[key.entity].fields.values()
+    data = {spec.name: _wire(spec.default) for spec in fields if spec.default is not None}
     return Record(key.entity, key.id, 0, data)
+
+
+def _wire(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Decimal) else value
 
 
 def place(record: Record, find: Callable[[Key], Record | None], now: int) -> Record:

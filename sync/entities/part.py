@@ -29,7 +29,7 @@ FINDERS = (TECHNICIAN, *CATALOGUERS)
 """Who can tell what a nameplate says: enough to add a part that the ERP has not got yet."""
 
 
-@synced("part", scopes=("catalog:all",), created_by=FINDERS, deleted_by=CATALOGUERS)
+@synced("part", scopes=("catalog:all",), created_by=FINDERS, changed_by=CATALOGUERS, deleted_by=CATALOGUERS)
 class Part:
     """A kind of thing that is stocked, installed or returned; what is kept where is a toolkit item."""
 
