@@ -260,7 +260,7 @@ KNOWN_AS = """
 # All the way up: a record cannot be placed in its scopes unless everything that they are read from is there.
 ABOVE = f"""
     WITH RECURSIVE above (entity, id) AS (
-           SELECT entity, id FROM {KEYS}
+           SELECT entity COLLATE "C", id COLLATE "C" FROM {KEYS}
             UNION
            SELECT split_part(ref, ':', 1), substr(ref, strpos(ref, ':') + 1)
              FROM above JOIN record USING (entity, id) CROSS JOIN unnest(record.refs) AS ref)
