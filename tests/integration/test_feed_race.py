@@ -6,6 +6,7 @@ commit may come later than a higher one.
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -107,7 +108,7 @@ def test_a_continuous_reader_misses_nothing_that_sixteen_writers_commit(engine: 
 
     assert failures == []
     assert behind == []
-    assert all(earlier < later for earlier, later in zip(seqs, seqs[1:], strict=False))
+    assert all(earlier < later for earlier, later in itertools.pairwise(seqs))
     assert read == written
     assert store.read_feed([], 1, None).head == WRITERS * PUSHES * PER_PUSH
     whole = store.read_feed([FeedPosition("tech:T-1", 0, 0)], 1000, None)
