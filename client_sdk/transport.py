@@ -10,12 +10,22 @@ import gzip
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from sync.errors import InvalidGrant, Refused, SyncError, TooLarge, TooManyRequests, Unauthorized, Unavailable
+from sync.errors import (
+    InvalidGrant,
+    Malformed,
+    Refused,
+    SyncError,
+    TooLarge,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+)
 from sync.protocol import Page, PullRequest, Push, PushResult
 from sync.wire import page_from_wire, pull_to_query, push_result_from_wire, push_to_wire
 
@@ -67,11 +77,15 @@ class HttpTransport:
     # -- SyncServer -----------------------------------------------------------------------------------------------
 
     def push(self, push: Push) -> PushResult:
-        return push_result_from_wire(self._call("POST", "/v1/push", document=push_to_wire(push)))
+        answer = self._call("POST", "/v1/push", document=push_to_wire(push))
+        with _answers():
+            return push_result_from_wire(answer)
 
     def pull(self, request: PullRequest) -> Page:
         timeout_s = self._timeout_s + request.wait_s
-        return page_from_wire(self._call("GET", "/v1/changes", query=pull_to_query(request), timeout_s=timeout_s))
+        answer = self._call("GET", "/v1/changes", query=pull_to_query(request), timeout_s=timeout_s)
+        with _answers():
+            return page_from_wire(answer)
 
     # -- who we are -----------------------------------------------------------------------------------------------
 
@@ -146,6 +160,15 @@ class HttpTransport:
         if answer.is_success:
             return _document(answer)
         raise error_of(answer)
+
+
+@contextmanager
+def _answers() -> Iterator[None]:
+    """What cannot be read here is no answer; it must never look as if the server had refused a mutation."""
+    try:
+        yield
+    except Malformed as error:
+        raise Unavailable(error.detail) from error
 
 
 def error_of(answer: httpx.Response) -> SyncError:
