@@ -1,0 +1,130 @@
+"""The feed epoch, the durable mark, the purge and claims, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import Engine
+
+from server.store.cases import claim_case, release_case
+from server.store.engine import make_engine, transaction
+from server.store.epoch import FIRST_HOUR_MS, HOUR_MS, current, mark_durable, purge, rotate
+from server.store.hub import PostgresHub
+from server.store.migrate import upgrade
+from sync.clock import Dot, next_version
+from sync.errors import Unprocessable
+from tests.contract.hub_contract import NOW, OFFICE, WO1, case, history, load, pushed, put, read, work_order
+from tests.support.store import empty
+
+DAY_MS = 24 * HOUR_MS
+
+
+@pytest.fixture(scope="module")
+def pool(make_database: Callable[[], str]) -> Iterator[Engine]:
+    url = make_database()
+    upgrade(url)
+    engine = make_engine(url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def engine(pool: Engine) -> Engine:
+    empty(pool)
+    return pool
+
+
+@pytest.fixture
+def store(engine: Engine) -> PostgresHub:
+    return PostgresHub(engine)
+
+
+def test_an_epoch_is_the_hours_since_2025_or_one_more_than_the_last(engine: Engine, store: PostgresHub) -> None:
+    with transaction(engine) as connection:
+        first = current(connection)
+        second = rotate(connection, "b", FIRST_HOUR_MS + 500 * HOUR_MS)
+        third = rotate(connection, "c", FIRST_HOUR_MS + 500 * HOUR_MS)
+
+    assert [epoch.number for epoch in (first, second, third)] == [0, 500, 501]
+    assert (third.id, third.rotated_at) == ("c", FIRST_HOUR_MS + 500 * HOUR_MS)
+    assert read(store).epoch == 501
+    with store.begin() as uow:
+        assert next_version(3, uow.epoch) == (501 << 32) + 1
+
+
+def test_a_durable_mark_cannot_lie_ahead_of_the_feed(engine: Engine, store: PostgresHub) -> None:
+    head = put(store, work_order("WO-1"), **pushed("r_1", 1, 3))
+    with transaction(engine) as connection:
+        assert mark_durable(connection, head).durable_seq == head
+        with pytest.raises(Unprocessable, match=str(head)):
+            mark_durable(connection, head + 1)
+
+    assert read(store, replica="r_1").durable_n == 3
+
+
+def test_a_purge_takes_old_deletions_and_keeps_their_stubs(engine: Engine, store: PostgresHub) -> None:
+    old, new = NOW, NOW + 200 * DAY_MS
+    seqs = []
+    for id, at in (("WO-1", old), ("WO-2", old), ("WO-3", new)):
+        gone = replace(work_order(id, 2), deleted=Dot(2, "r_1", 2), updated_at=at)
+        put(store, work_order(id), now=at)
+        seqs.append(put(store, gone, now=at, past=[history(gone, "*", False, True)]))
+    put(store, work_order("WO-4"), now=new)
+
+    with transaction(engine) as connection:
+        taken = purge(connection, old + DAY_MS)
+        assert purge(connection, old + DAY_MS) == (0, 0, 0)
+
+    assert taken == (2, 2, 2)
+    slice_ = read(store, "tech:T-1")
+    assert [(row.op, row.id) for row in slice_.rows] == [("delete", "WO-3"), ("put", "WO-4")]
+    assert slice_.purged_seq == seqs[1]
+    stub = load(store, WO1)[WO1]
+    assert (stub.version, stub.data, stub.deleted, stub.clock) == (2, {}, Dot(2), {"hub": 2})
+
+
+def test_a_purged_record_can_come_back(engine: Engine, store: PostgresHub) -> None:
+    gone = replace(work_order("WO-1", 2), deleted=Dot(2))
+    put(store, work_order("WO-1"))
+    put(store, gone, past=[history(gone, "*", False, True)])
+    with transaction(engine) as connection:
+        purge(connection, NOW + DAY_MS)
+
+    put(store, work_order("WO-1", 3), now=NOW + 2 * DAY_MS)
+
+    slice_ = read(store, "tech:T-1")
+    assert [(row.op, row.version) for row in slice_.rows] == [("put", 3)]
+    assert slice_.tallies["tech:T-1"][0] == 1
+
+
+def test_a_case_is_claimed_by_one_person_at_a_time(engine: Engine, store: PostgresHub) -> None:
+    put(store, cases=[case("c_1", WO1), case("c_2", WO1)], superseded=["c_2"])
+    with transaction(engine) as connection:
+        claimed = claim_case(connection, "c_1", "user:ann", NOW, NOW + 100)
+        assert claimed
+        assert (claimed.status, claimed.claimed_by, claimed.version) == ("claimed", "user:ann", 2)
+        assert claim_case(connection, "c_1", "user:bob", NOW, NOW + 100) is None
+        assert claim_case(connection, "c_1", "user:ann", NOW, NOW + 200) is not None
+        assert release_case(connection, "c_1", "user:bob") is None
+        assert claim_case(connection, "c_1", "user:bob", NOW + 201, NOW + 300) is not None
+        released = release_case(connection, "c_1", "user:bob")
+        assert claim_case(connection, "c_2", "user:ann", NOW, NOW + 100) is None
+        assert claim_case(connection, "c_9", "user:ann", NOW, NOW + 100) is None
+
+    assert released
+    assert (released.status, released.claimed_by) == ("open", None)
+
+
+def test_a_claim_outlives_what_joins_the_case(engine: Engine, store: PostgresHub) -> None:
+    put(store, cases=[case("c_1", WO1)])
+    with transaction(engine) as connection:
+        claim_case(connection, "c_1", OFFICE.name, NOW, NOW + 100)
+
+    put(store, cases=[case("c_1", WO1, incoming={"title": "newer"})])
+
+    with store.begin() as uow:
+        joined = uow.case("c_1")
+    assert joined
+    assert (joined.status, joined.claimed_by, joined.incoming) == ("claimed", OFFICE.name, {"title": "newer"})
