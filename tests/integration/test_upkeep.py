@@ -1,4 +1,4 @@
-"""The feed epoch, the durable mark, the purge and claims, on a real PostgreSQL."""
+"""The feed epoch, the durable position, the purge and claims, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from sqlalchemy import Engine
 
 from server.store.cases import claim_case, release_case
 from server.store.engine import make_engine, transaction
-from server.store.epoch import FIRST_HOUR_MS, HOUR_MS, current, mark_durable, purge, rotate
+from server.store.epochs import move_durable, rotate_epoch
 from server.store.hub import PostgresHub
 from server.store.migrate import upgrade
+from server.store.purge import purge
 from sync.clock import Dot, next_version
-from sync.errors import Unprocessable
 from tests.contract.hub_contract import NOW, OFFICE, WO1, case, history, load, pushed, put, read, work_order
 from tests.support.store import empty
 
-DAY_MS = 24 * HOUR_MS
+DAY_MS = 86_400_000
+AUDIT = {"actor": "system:operator", "action": "x", "subject": "feed"}
 
 
 @pytest.fixture(scope="module")
@@ -41,26 +42,20 @@ def store(engine: Engine) -> PostgresHub:
     return PostgresHub(engine)
 
 
-def test_an_epoch_is_the_hours_since_2025_or_one_more_than_the_last(engine: Engine, store: PostgresHub) -> None:
-    with transaction(engine) as connection:
-        first = current(connection)
-        second = rotate(connection, "b", FIRST_HOUR_MS + 500 * HOUR_MS)
-        third = rotate(connection, "c", FIRST_HOUR_MS + 500 * HOUR_MS)
+def test_an_epoch_is_the_least_that_is_asked_for_or_one_more_than_the_last(engine: Engine, store: PostgresHub) -> None:
+    assert [rotate_epoch(engine, 500, NOW, AUDIT) for _ in range(2)] == [500, 501]
 
-    assert [epoch.number for epoch in (first, second, third)] == [0, 500, 501]
-    assert (third.id, third.rotated_at) == ("c", FIRST_HOUR_MS + 500 * HOUR_MS)
     assert read(store).epoch == 501
     with store.begin() as uow:
         assert next_version(3, uow.epoch) == (501 << 32) + 1
 
 
-def test_a_durable_mark_cannot_lie_ahead_of_the_feed(engine: Engine, store: PostgresHub) -> None:
+def test_the_durable_position_never_lies_ahead_of_the_feed(engine: Engine, store: PostgresHub) -> None:
     head = put(store, work_order("WO-1"), **pushed("r_1", 1, 3))
-    with transaction(engine) as connection:
-        assert mark_durable(connection, head).durable_seq == head
-        with pytest.raises(Unprocessable, match=str(head)):
-            mark_durable(connection, head + 1)
 
+    assert move_durable(engine, head + 1, NOW, AUDIT) is None
+    assert read(store, replica="r_1").durable_n == 0
+    assert move_durable(engine, head, NOW, AUDIT) == head
     assert read(store, replica="r_1").durable_n == 3
 
 
