@@ -140,7 +140,7 @@ def _push(push: Push) -> PushResult:
     if not here.push_slots.acquire(timeout=PUSH_QUEUE_S):
         raise Unavailable("Too many pushes at once. Send it again.", retry_after_s=5)
     try:
-        result = retrying(lambda: push_changes(here.store, who, push, here.clock()))
+        result = retrying(lambda: push_changes(here.store, who, push, here.clock(), correlation_id()))
     except ReplicaForked as error:
         raise _told(error) from error
     finally:

@@ -7,6 +7,7 @@ of them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -27,8 +28,8 @@ from sync.waiting import release
 MAX_ROUNDS = 4  # a scope path is at most two references long, so the set of records settles in three
 
 
-def push_changes(store: HubStore, actor: Actor, push: Push, now: int) -> PushResult:
-    """Merge a device's mutations. `now`: ms.
+def push_changes(store: HubStore, actor: Actor, push: Push, now: int, correlation_id: str | None = None) -> PushResult:
+    """Merge a device's mutations. `now`: ms. correlation_id: for the audit.
 
     Raises ReplicaForked, MutationGap or GroupIncomplete (nothing applied), NotFound for another technician's replica.
     """
@@ -47,7 +48,7 @@ def push_changes(store: HubStore, actor: Actor, push: Push, now: int) -> PushRes
                 if missing:
                     wider |= missing
                     continue
-                _book(batch, fresh, known)
+                _book(batch, fresh, known, correlation_id)
             seq = uow.save(batch)
             uow.commit()
         last_n = max(replica.last_n, *(m.n for m in fresh), 0) if fresh else replica.last_n
@@ -169,11 +170,21 @@ def look_back(uow: UnitOfWork, readable: list[Mutation], sender: Sender, view: V
         view.within = uow.was_in_reach(foreign, sender.actor.scopes)
 
 
-def _book(batch: Batch, fresh: Sequence[Mutation], known: dict[int, Result]) -> None:
+def _book(batch: Batch, fresh: Sequence[Mutation], known: dict[int, Result], correlation_id: str | None) -> None:
     assert batch.replica is not None
     batch.ledger = [LedgerEntry(m.n, payload_hash(m.body), known[m.n].stored()) for m in fresh]
     batch.bodies = [m.body for m in fresh]
     batch.replica = replace(batch.replica, last_n=fresh[-1].n)
+    detail = {"first_n": fresh[0].n, "last_n": fresh[-1].n, **Counter(known[m.n].status for m in fresh)}
+    batch.audit.append(
+        {
+            "actor": batch.actor.name,
+            "action": "push",
+            "subject": f"replica:{batch.replica.replica}",
+            "detail": detail,
+            "correlation_id": correlation_id,
+        }
+    )
 
 
 # -- pull ---------------------------------------------------------------------------------------------------------
