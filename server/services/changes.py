@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 from sync.admit import is_fact
 from sync.clock import HUB
@@ -175,7 +176,7 @@ def _book(batch: Batch, fresh: Sequence[Mutation], known: dict[int, Result], cor
     batch.ledger = [LedgerEntry(m.n, payload_hash(m.body), known[m.n].stored()) for m in fresh]
     batch.bodies = [m.body for m in fresh]
     batch.replica = replace(batch.replica, last_n=fresh[-1].n)
-    detail = {"first_n": fresh[0].n, "last_n": fresh[-1].n, **Counter(known[m.n].status for m in fresh)}
+    detail: dict[str, Any] = {"first_n": fresh[0].n, "last_n": fresh[-1].n, **Counter(known[m.n].status for m in fresh)}
     batch.audit.append(
         {
             "actor": batch.actor.name,
