@@ -64,11 +64,11 @@ class ApiProcess:
 
     def __init__(self, settings: Settings, listener: socket.socket, log_file: Path) -> None:
         """listener: handed over to the API. log_file: gets all that it says."""
-        self._settings, self._listener, self._log_file = settings, listener, log_file
+        self._settings, self._listener, self.log_file = settings, listener, log_file
         self._pid = 0
 
     def __enter__(self) -> ApiProcess:
-        self._log_file.parent.mkdir(parents=True, exist_ok=True)
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
@@ -100,7 +100,7 @@ class ApiProcess:
 
     def last_words(self) -> str:
         """The end of its log."""
-        return "\n".join(self._log_file.read_text(errors="replace").splitlines()[-8:])
+        return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-8:])
 
     def _ends_within(self, seconds: float) -> bool:
         return wait_until(lambda: not self.is_alive(), seconds)
@@ -113,7 +113,7 @@ class ApiProcess:
             for number in ENDING:
                 signal.signal(number, signal.SIG_DFL)
             _end_with(parent)
-            output = os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            output = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             os.dup2(output, sys.stdout.fileno())
             os.dup2(output, sys.stderr.fileno())
             serve_forever(self._settings, self._listener, workers=1)

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
                 from server.cli.story import play
 
                 play(settings, url)
-            print("Running. Ctrl-C stops it.", flush=True)
+            print(f"Running at {url}, log in {api.log_file}. Ctrl-C stops it.", flush=True)
             return _watch(api, postgres)
         except KeyboardInterrupt:
             print("\nStopping.", flush=True)

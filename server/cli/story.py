@@ -6,6 +6,7 @@ the server over HTTP like any other. What is told afterwards is read back from t
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -36,8 +37,10 @@ def play(settings: Settings, url: str) -> None:
     try:
         with httpx.Client(base_url=url, timeout=STEP_S, trust_env=False) as http:
             _Story(settings, url, _Office(http, settings)).tell()
-    except (StoryFailed, httpx.HTTPError, KeyError) as error:
+    except (StoryFailed, httpx.HTTPError) as error:
         print(f"The demo stopped here: {error}", file=sys.stderr, flush=True)
+    except (LookupError, TypeError, ValueError) as error:
+        print(f"The demo stopped here: an answer did not have the shape expected ({error!r})", file=sys.stderr)
 
 
 # -- who takes part -----------------------------------------------------------------------------------------------
@@ -133,7 +136,7 @@ class _Story:
         self._pump = _Job(
             f"WO-{self._mark}-1",
             "Pump leaks, Osterhaven Swimming Pool",
-            "Water below the circulator pump.\nRing at the side door.\nThe isolating valves are stiff.",
+            "Ring at the side door.\nWater below the circulator pump.\nThe isolating valves are stiff.",
         )
         self._heating = _Job(
             f"WO-{self._mark}-2",
@@ -209,7 +212,7 @@ class _Story:
     def _part_in_van(self, who: _Technician) -> dict[str, Any]:
         """A part that the technician has aboard."""
         stock = self._office.get("/v1/toolkit-items", location_id=who.van)["items"]
-        aboard = [item for item in stock if float(item["available"] or 0) >= 1 and not item["serial"]]
+        aboard = [item for item in stock if float(item.get("available") or 0) >= 1 and not item.get("serial")]
         if not aboard:
             raise StoryFailed(f"{who.van} is empty")
         return self._office.get(f"/v1/parts/{aboard[0]['part_id']}")
@@ -229,40 +232,45 @@ class _Story:
         office.change(
             f"/v1/work-orders/{self._filters.id}", status="cancelled", status_reason="The library is closed today."
         )
-        _told(self._pump.id, "gets a higher priority, another second line, and 810.0 that somebody read over the phone")
+        _told(self._pump.id, "gets a higher priority, another first line, and 810.0 that somebody read over the phone")
         _told(self._heating.id, "gets another first line of its description")
         _told(self._filters.id, "is cancelled")
 
     def _reconnect(self) -> None:
+        """Twice: the first to sync has sent its work before the second did."""
         _head("Signal is back: both devices sync")
+        said = {who.name: who.device("sync").splitlines()[-1] for who in (self._first, self._second)}
         for who in (self._first, self._second):
             who.device("sync")
-        # The first may have sent before the second wrote: once more, so that each holds what the other brought.
-        for who in (self._first, self._second):
-            who.device("sync")
+        for name, line in said.items():
+            _told(name, line)
 
     # -- what became of it ----------------------------------------------------------------------------------------
 
     def _outcome(self) -> None:
         jobs = (self._pump, self._heating, self._filters)
-        versions = [(job, one) for job in jobs for one in self._history(job)]
-        captured = sum(one["actor"]["kind"] == "device" for _, one in versions)
-        _head(f"What became of it: {captured} changes of work orders came from the devices")
-        decided = [(job, field) for job, one in versions for field in one["fields"] if field.get("policy")]
-        for verb, kinds in (("merged", ("incoming", "current", "combined")), ("waits for a person", ("waiting",))):
-            for job, field in decided:
-                if field.get("kept") in kinds:
-                    _decision(job, field, verb)
-        _head("Where it stands now")
+        decided: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for job in jobs:
+            for version in self._history(job):
+                # Of several decisions about one field the last one counts.
+                decided |= {(job.id, one["name"]): one for one in version["fields"] if one.get("policy")}
+        waiting = {place: one for place, one in decided.items() if one.get("kept") == "waiting"}
+        merged = {place: one for place, one in decided.items() if place not in waiting}
+        _head("Both had written, and a rule decided:")
+        for place, one in merged.items():
+            _decision(*place, one)
+        _head("Both had written, and a person has to decide; until then the office's word stands:")
+        for place, one in waiting.items():
+            _decision(*place, one)
+        _head("All else went in as it was written. Where the jobs stand now:")
         for job in jobs:
             now = self._office.get(f"/v1/work-orders/{job.id}")
             meter = f", meter {now['meter_reading']}" if now.get("meter_reading") else ""
             _say(f"  {job.id}  {now['status']}, priority {now['priority']}{meter}")
-            for line in (now["description"] or "").splitlines():
+            for line in (now.get("description") or "").splitlines():
                 _say(f"      | {line}")
-        used = self._office.get("/v1/part-consumptions", work_order_id=self._pump.id)["items"]
-        for line in used:
-            _say(f"  {line['id']}  {line['quantity']} {line['uom']} of {line['part_id']} {line['line_status']}")
+        for line in self._office.get("/v1/part-consumptions", work_order_id=self._pump.id)["items"]:
+            _say(f"  {line['id']}  {line['quantity']} {line['uom']} of part {line['part_id']} {line['line_status']}")
 
     def _history(self, job: _Job) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = self._office.get(f"/v1/work-orders/{job.id}/history")["items"]
@@ -271,35 +279,47 @@ class _Story:
     def _where_to_look(self) -> None:
         cases = self._office.get("/v1/conflicts", status="open")["items"]
         own = [case for case in cases if case["record_id"].startswith(f"WO-{self._mark}-")]
-        _head(f"Waiting for a person: {len(own)} of {len(cases)} open cases are of today")
+        _head(f"Open review cases: {len(own)} of today, {len(cases)} in all")
         for case in own:
             _say(f"  {case['id']}  {case['record_id']}  {case['type']}: {', '.join(case['fields']) or 'all of it'}")
-        folder = f" --data-dir {self._settings.data_dir}" if self._settings.data_dir != Path(".backhaul") else ""
+        backhaul, folder = _command(), self._settings.data_dir
+        where = "" if folder == Settings().data_dir else f" --data-dir {folder}"
         _head("Where to look next")
-        _say(f"  {self._url}/v1/openapi.json   what the API offers")
-        _say(f"  {self._url}/v1/schema         the entities, their fields and policies")
-        _say(f"  TOKEN=$(backhaul token --role reviewer --subject vera{folder})")
-        _say(f'  curl -H "Authorization: Bearer $TOKEN" {self._url}/v1/conflicts?status=open')
-        _say(f'  curl -H "Authorization: Bearer $TOKEN" {self._url}/v1/work-orders/{self._pump.id}/history')
-        _say(f"  backhaul device list work_order --path {self._first.file}")
+        _say(f"  {self._url}/v1/openapi.json")
+        _say(f"  TOKEN=$({backhaul} token --role reviewer --subject vera{where})")
+        for page in ("conflicts?status=open", f"work-orders/{self._filters.id}/history", "schema"):
+            _say(f"  curl -H \"Authorization: Bearer $TOKEN\" '{self._url}/v1/{page}'")
+        _say(f"  {backhaul} device list work_order --path {_near(self._first.file)}\n")
 
 
-def _decision(job: _Job, field: Mapping[str, Any], verb: str) -> None:
+def _command() -> str:
+    """How this command was called, to be typed again."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return "python -m client_sdk"
+    found = shutil.which(called.name)
+    return called.name if found and Path(found) == called.resolve() else _near(called.absolute())
+
+
+def _near(path: Path) -> str:
+    """A path as one would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _decision(job: str, field: str, decided: Mapping[str, Any]) -> None:
     """One decision, in words."""
-    _say(f"  {job.id}  {field['name']} {verb} ({field['policy']})")
-    if field.get("kept") == "combined":
-        _told("both stand", "", indent=6)
-    else:
-        _told("sent", _short(field.get("sent")), indent=6)
-        _told("stands", _short(field.get("after")), indent=6)
-    if field.get("why"):
-        _told("why", str(field["why"]), indent=6)
+    _say(f"  {job}  {field}, by the policy {decided['policy']}")
+    _told("stood", _short(decided.get("before")), indent=6)
+    _told("sent", _short(decided.get("sent")), indent=6)
+    if decided.get("kept") != "waiting":
+        _told("now", _short(decided.get("after")), indent=6)
+    _told("why", str(decided.get("why") or ""), indent=6)
 
 
 def _short(value: Any) -> str:
     """A value on one line."""
-    text = " / ".join(str(value).splitlines())
-    return text if len(text) <= 80 else f"{text[:79]}…"
+    return " / ".join(str(value).splitlines())
 
 
 # -- telling ------------------------------------------------------------------------------------------------------
