@@ -183,7 +183,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("entity", "id", name=op.f("pk_record")),
         postgresql_with={"fillfactor": "85"},
     )
-    op.create_index("ix_record_refs", "record", ["refs"], postgresql_using="gin")
+    op.create_index("ix_record_refs", "record", ["refs"], postgresql_using="gin", postgresql_with={"fastupdate": "off"})
     op.create_table(
         "refresh_family",
         sa.Column("id", KEY, nullable=False),

@@ -257,19 +257,30 @@ KNOWN_AS = """
      ORDER BY named.place, held.id
 """
 
+# OFFSET 0 keeps the planner from turning these look-ups by index into one pass over the whole table, which it prefers
+# because it expects the recursion to grow tenfold (0.3 s instead of 6 ms for 500 keys among 240,000 records).
+#
 # All the way up: a record cannot be placed in its scopes unless everything that they are read from is there.
 ABOVE = f"""
     WITH RECURSIVE above (entity, id) AS (
            SELECT entity COLLATE "C", id COLLATE "C" FROM {KEYS}
             UNION
            SELECT split_part(ref, ':', 1), substr(ref, strpos(ref, ':') + 1)
-             FROM above JOIN record USING (entity, id) CROSS JOIN unnest(record.refs) AS ref)
+             FROM above
+            CROSS JOIN LATERAL (
+                  SELECT refs FROM record WHERE record.entity = above.entity AND record.id = above.id OFFSET 0) AS held
+            CROSS JOIN unnest(held.refs) AS ref)
     SELECT entity, id FROM above
 """
 
 DEPENDANTS = """
-    WITH near AS (SELECT entity, id FROM record WHERE refs && %s::text[]),
-         far AS (SELECT entity, id FROM record WHERE refs && (SELECT array_agg(entity || ':' || id) FROM near))
+    WITH near AS (
+           SELECT held.entity, held.id FROM unnest(%s::text[]) AS ref
+            CROSS JOIN LATERAL (SELECT entity, id FROM record WHERE refs @> ARRAY[ref] OFFSET 0) AS held),
+         far AS (
+           SELECT held.entity, held.id FROM near
+            CROSS JOIN LATERAL (
+                  SELECT entity, id FROM record WHERE refs @> ARRAY[near.entity || ':' || near.id] OFFSET 0) AS held)
     SELECT entity, id FROM near UNION SELECT entity, id FROM far
 """
 

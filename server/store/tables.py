@@ -75,7 +75,8 @@ record = Table(
     ),
     _ms("updated_at", required=True),
     PrimaryKeyConstraint("entity", "id"),
-    Index("ix_record_refs", "refs", postgresql_using="gin"),
+    # Not by way of a pending list, which every search would have to read through.
+    Index("ix_record_refs", "refs", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
     # Room in each page for the next version of its rows: no index has to change then.
     postgresql_with={"fillfactor": "85"},
 )

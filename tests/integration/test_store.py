@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,10 +14,11 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
-from server.store import feed, saving
+from server.store import feed, hub, saving
 from server.store.engine import Contended, UnsafeDatabase, driver, make_engine, reading, retrying, transaction
 from server.store.hub import PostgresHub
 from server.store.migrate import upgrade
+from server.store.rows import columns_of, ref_of
 from sync.clock import Dot, Origin
 from sync.errors import Unavailable
 from sync.feed import EVERYTHING
@@ -383,7 +385,10 @@ def test_a_forked_child_opens_connections_of_its_own(url: str) -> None:
         mine = connection.info.backend_pid
     receiver, sender = os.pipe()
 
-    child = os.fork()
+    with warnings.catch_warnings():
+        # The child only reports and ends; whatever threads the test runner has do not matter to it.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if child == 0:
         try:
             with driver(single) as own:
@@ -407,6 +412,18 @@ def test_reads_alone_open_no_transaction(engine: Engine) -> None:
         assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
     with driver(engine) as connection:
         assert not connection.autocommit
+
+
+def test_reach_goes_by_index_however_many_keys_there_are(store: PostgresHub, engine: Engine) -> None:
+    put(store, *(task(f"K-{n}", f"WO-{n}") for n in range(3_000)))
+    with transaction(engine) as connection:
+        connection.execute(text("ANALYZE"))
+    keys = [Key("task", f"K-{n}") for n in range(500)]
+    for statement, values in ((hub.ABOVE, columns_of(keys)), (hub.DEPENDANTS, [[ref_of(key) for key in keys]])):
+        with driver(engine) as connection:
+            plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {statement}", values).fetchall())
+
+        assert "Seq Scan on record" not in plan
 
 
 def test_a_bootstrap_reads_its_scopes_by_index(store: PostgresHub, engine: Engine) -> None:
