@@ -35,12 +35,15 @@ class Holder:
     cursor: str | None = None
     versions: dict[Key, int] = field(default_factory=dict)
     members: dict[str, set[Key]] = field(default_factory=dict)
-    rows: int = 0
+    told: set[tuple[str, int]] = field(default_factory=set)
 
     def read(self, hub: Hub, limit: int) -> Page:
         page = hub.page(self.actor, self.cursor, limit)
+        # A scope that was taken away and given back is told again; nothing else is.
+        self.told = {(scope, seq) for scope, seq in self.told if scope in self.actor.scopes}
+        assert self.told.isdisjoint((change.scope, change.seq) for change in page.changes)
+        self.told |= {(change.scope, change.seq) for change in page.changes}
         self.take(page.changes)
-        self.rows += len(page.changes)
         self.cursor = page.cursor
         if not page.more:
             held = {tally.scope for tally in page.scopes}
