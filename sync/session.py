@@ -7,7 +7,7 @@ nothing, and pages and cursor are stored together.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from sync.errors import (
     CursorExpired,
@@ -28,7 +28,7 @@ from sync.protocol import DEFAULT_PAGE, Page, PullRequest, Push, SyncServer
 from sync.record import Key
 from sync.replica import Entry, Replica, first_batch, is_indivisible
 from sync.schema import SCHEMA_VERSION
-from sync.wire import results_from_extras
+from sync.wire import as_sent, results_from_extras
 
 Mint = Callable[[], str]
 """Gives a new replica id."""
@@ -89,7 +89,7 @@ def push_pending(replica: Replica, server: SyncServer, mint: Mint, now: Now, rep
     while batch := first_batch(replica.outbox(), limit):
         name = batch[0].replica
         try:
-            answer = server.push(Push(name, [entry.mutation for entry in batch], now(), SCHEMA_VERSION))
+            answer = server.push(Push(name, [as_sent(entry.mutation) for entry in batch], now(), SCHEMA_VERSION))
         except ReplicaForked as fork:
             setbacks = _count(setbacks, fork)
             _fork(replica, batch, fork, mint, report)
@@ -120,7 +120,11 @@ def _settle(
     answers = list(zip(batch, results, strict=False))
     report.changed |= replica.settle(answers, committed_seq)
     # What is offered again after a restore has its answer already; only another answer is news.
-    report.answered += [(e, r) for e, r in answers if e.result is None or replace(e.result, n=r.n) != r.stored()]
+    report.answered += [(e, r) for e, r in answers if e.result is None or _news(e.result) != _news(r)]
+
+
+def _news(result: Result) -> tuple[object, ...]:
+    return result.status, result.problem, result.decisions, result.review_id
 
 
 def _fork(replica: Replica, batch: Sequence[Entry], fork: ReplicaForked, mint: Mint, report: SyncReport) -> None:

@@ -79,6 +79,11 @@ def mutation_to_wire(mutation: Mutation) -> Document:
     return document
 
 
+def as_sent(mutation: Mutation) -> Mutation:
+    """A device's mutation with everything in its body that a server reads there, number and first name included."""
+    return replace(mutation, body=mutation_to_wire(mutation))
+
+
 def mutation_body(mutation: Mutation, occurred_at: str, schema: int) -> Document:
     """What a mutation says at the moment of its capture, without n and origin. occurred_at: RFC 3339, local offset."""
     body: Document = {
