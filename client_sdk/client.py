@@ -219,6 +219,9 @@ class FieldClient:
             url=url, device_id=enrolment.device_id, technician_id=enrolment.technician_id,
             access_token=enrolment.tokens.access, refresh_token=enrolment.tokens.refresh, last_error=None,
         )  # fmt: skip
+        if isinstance(self._server, HttpTransport):
+            self._server.close()
+            self._server = None
         return enrolment.technician_id
 
     def sync(self, tries: int = 1, page_size: int = 1_000) -> SyncReport:
