@@ -25,7 +25,16 @@ from server.web.body import Blueprint, answer, read_json, to_json
 from server.web.correlation import correlation_id
 from server.web.log import note
 from server.web.problems import problem
-from sync.errors import DeviceRevoked, NotFound, ReplicaForked, SyncError, Unauthorized, Unavailable, UpgradeRequired
+from sync.errors import (
+    DeviceRevoked,
+    Forbidden,
+    NotFound,
+    ReplicaForked,
+    SyncError,
+    Unauthorized,
+    Unavailable,
+    UpgradeRequired,
+)
 from sync.protocol import MAX_WAIT_S, Change, Page, PullRequest, Push, PushResult
 from sync.schema import schema_document
 from sync.store import Actor, FeedPosition, FeedSlice, Opening
@@ -59,6 +68,7 @@ _APP_VERSION = header("X-App-Version", "the version of the app; one that is too 
 @errors(blueprint, 400, 401, 403, 404, 409, 413, 415, 422, 503)
 def push() -> Response:
     """One result per mutation, in order. Sending the same push again is always safe and gives the same answer."""
+    _only_devices()
     return answer(push_result_to_wire(_push(push_from_wire(read_json(request)))))
 
 
@@ -69,6 +79,7 @@ def push() -> Response:
 @errors(blueprint, 400, 401, 403, 404, 410, 422, 426, 503)
 def changes() -> Response:
     """The next page of what lies in the device's scopes."""
+    _only_devices()
     wanted = pull_from_query(request.args)
     page = _pull(wanted)
     if wanted.wait_s and not page.rows and not page.page.more:
@@ -83,6 +94,7 @@ def changes() -> Response:
 @errors(blueprint, 400, 401, 403, 404, 409, 410, 413, 415, 422, 426, 503)
 def sync() -> Response:
     """Both answers. If the push was committed and the pull fails, `pull` is `{"problem": …}`."""
+    _only_devices()
     push, wanted = exchange_from_wire(read_json(request))
     pushed = push_result_to_wire(_push(push)) if push else None
     try:
@@ -104,6 +116,7 @@ def sync() -> Response:
 @errors(blueprint, 401, 403, 503)
 def stream() -> Response:
     """Server-sent events `poke` with `{"seq": …}`, and no content. Ends after 25 s: open it again."""
+    _only_devices()
     here, scopes = parts(), current_caller().scopes
     if not here.pokes.enter():
         raise Unavailable("Too many are listening already. Ask with GET /v1/changes instead.", retry_after_s=STREAM_S)
@@ -129,6 +142,12 @@ def _pokes(here: Parts, scopes: Sequence[str], after: int) -> Iterator[str]:
             return
         after = head
         yield f'id: {head}\nevent: poke\ndata: {{"seq":{head}}}\n\n'
+
+
+def _only_devices() -> None:
+    """An administrator may call everything, but has no replica and holds no scope that a feed could be read by."""
+    if current_caller().device_id is None:
+        raise Forbidden("Only devices push and pull.")
 
 
 # -- push ---------------------------------------------------------------------------------------------------------

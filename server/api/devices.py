@@ -143,7 +143,7 @@ def create_code(wanted: Mapping[str, Any]) -> Response:
 
 @blueprint.route("/devices", methods=["POST"])
 @open_to_all
-@blueprint.doc(summary="Enrol a device with a code")
+@blueprint.doc(summary="Enrol a device with a code", security=[])
 @blueprint.json_body(Enrolment)
 @blueprint.response(201, EnrolmentAnswer)
 @errors(blueprint, 400, 413, 415, 422, 429)
@@ -184,7 +184,7 @@ def _public_key(given: Any) -> Any:
 
 @blueprint.route("/token", methods=["POST"])
 @open_to_all
-@blueprint.doc(summary="Get the next tokens")
+@blueprint.doc(summary="Get the next tokens", security=[])
 @blueprint.json_body(TokenRequest)
 @blueprint.response(200, TokenAnswer)
 @errors(blueprint, 400, 401, 413, 415, 422, 429)

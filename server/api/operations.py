@@ -57,7 +57,7 @@ class KeySet(ma.Schema):
 
 @blueprint.route("/healthz")
 @open_to_all
-@blueprint.doc(summary="Is the process alive?")
+@blueprint.doc(summary="Is the process alive?", security=[])
 @blueprint.response(200, Health)
 def healthz() -> Response:
     """Asks nothing of anything else: a database that is down is no reason to kill this process."""
@@ -66,7 +66,7 @@ def healthz() -> Response:
 
 @blueprint.route("/readyz")
 @open_to_all
-@blueprint.doc(summary="Can it serve?")
+@blueprint.doc(summary="Can it serve?", security=[])
 @blueprint.response(200, Readiness)
 @blueprint.alt_response(503, schema=Readiness, description="The database does not answer or is not migrated")
 def readyz() -> Response:
@@ -92,7 +92,7 @@ def _redis() -> str:
 
 @blueprint.route("/metrics")
 @open_to_all
-@blueprint.doc(summary="Figures for Prometheus")
+@blueprint.doc(summary="Figures for Prometheus", security=[])
 @blueprint.response(200, {"type": "string"}, content_type="text/plain")
 def metrics() -> Response:
     """Counts and durations; no ids and no content."""
@@ -101,7 +101,7 @@ def metrics() -> Response:
 
 @blueprint.route("/v1/jwks.json")
 @open_to_all
-@blueprint.doc(summary="The public keys of access tokens")
+@blueprint.doc(summary="The public keys of access tokens", security=[])
 @blueprint.response(200, KeySet)
 def jwks() -> Response:
     """All that are trusted, newest first."""

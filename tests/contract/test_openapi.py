@@ -37,11 +37,21 @@ def test_every_route_is_in_the_document_and_nothing_else(api: Api, document: dic
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
 
-    assert set(operations(document)) == routes - {("GET", "/v1/openapi.json")}
+    assert set(operations(document)) == routes
 
 
 def test_every_endpoint_says_who_may_call_it(api: Api) -> None:
     assert undeclared_endpoints(api.app) == []
+
+
+def test_the_document_says_which_calls_need_no_token(api: Api, document: dict[str, Any]) -> None:
+    open_calls = {path for (_, path), operation in operations(document).items() if operation.get("security") == []}
+
+    assert open_calls == {
+        "/healthz", "/readyz", "/metrics", "/v1/jwks.json", "/v1/openapi.json", "/v1/devices", "/v1/token",
+    }  # fmt: skip
+    assert "security" not in document["paths"]["/v1/devices"]["get"]
+    assert document["security"] == [{"bearer": []}]
 
 
 def test_no_route_ends_in_a_slash_and_one_too_many_is_forgiven(api: Api) -> None:
