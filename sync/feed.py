@@ -52,7 +52,10 @@ def _moved(before: Record | None, after: Record) -> bool:
 
 
 def _move_dependants(batch: Batch, view: View) -> None:
-    for key, record in list(view.records.items()):
+    for key in sorted(view.locked):
+        record = view.records.get(key)
+        if record is None:
+            continue
         placed = place(record, view.records.get, record.updated_at)
         if placed.scopes != record.scopes:
             batch.before.setdefault(key, record)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -59,13 +59,15 @@ def reaching(mutations: Iterable[Mutation]) -> Reaching:
 @dataclass(slots=True)
 class View:
     """The push in memory. records: as the mutations so far left them. blocked: open cases in which a creation waits.
-    waiting: mutations that wait for a record to appear, awaiting: in which case.
+    waiting: mutations that wait for a record to appear, awaiting: in which case. locked: what may be written, and was
+    loaded with all that its scopes are read from; other records were only looked at.
     within: (key, ms) at which a record now out of reach lay in it. shown: what fields showed at the base's version."""
 
     records: dict[Key, Record]
     blocked: dict[Key, str] = field(default_factory=dict)
     waiting: Sequence[Waiting] = ()
     awaiting: dict[Key, str] = field(default_factory=dict)
+    locked: Collection[Key] = ()
     within: set[tuple[Key, int]] = field(default_factory=set)
     shown: Mapping[tuple[Key, int, str], Any] = field(default_factory=dict)
 

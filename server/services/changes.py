@@ -135,6 +135,7 @@ def load_view(uow: UnitOfWork, reach: Reaching, wider: set[Key]) -> tuple[View, 
         uow.blocked(reach.write | reach.read),
         waiting,
         {waited.mutation.key: waited.case_id for waited in waiting},
+        lock,
     )
     # Once more with the locks held: a parent or a dependant may have come in between.
     settled = uow.reach(lock, reach.paths) if reach.paths or wider else _parents(view, lock)

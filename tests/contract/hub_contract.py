@@ -77,7 +77,7 @@ def put(
     """Store `records` as a unit of work would: loaded, placed in their scopes, announced. Returns the feed position."""
     with store.begin() as uow:
         lock = uow.reach({record.key for record in records}, {record.key for record in records})
-        view = View(uow.load(lock, ()))
+        view = View(uow.load(lock, ()), locked=lock)
         batch = Batch(now, OFFICE, history=list(past), **more)
         for record in records:
             batch.before[record.key] = view.records.get(record.key)

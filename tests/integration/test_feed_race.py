@@ -44,7 +44,7 @@ def write(store: PostgresHub, chance: random.Random) -> dict[Key, int]:
     """Change some records, in an order of its own, and dawdle before the commit. Returns the versions written."""
     keys = [Key("work_order", f"WO-{n}") for n in chance.sample(range(RECORDS), PER_PUSH)]
     with store.begin() as uow:
-        view = View(uow.load(keys, ()))
+        view = View(uow.load(keys, ()), locked=keys)
         batch = Batch(NOW, OFFICE)
         for key in keys:
             batch.before[key] = view.records.get(key)

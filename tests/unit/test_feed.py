@@ -407,3 +407,14 @@ def test_an_empty_scope_has_an_empty_tally() -> None:
     page = Hub({}).page(ADA)
 
     assert [(t.count, t.checksum) for t in page.scopes] == [(0, "0" * 16)] * 3
+
+
+def test_a_record_that_was_only_referred_to_stays_with_its_technician(hub: Hub) -> None:
+    hub.office("create", "task", "TK-9", {"work_order_id": "WO-2", "title": "Theirs"})
+    before = hub.record("task", "TK-9").scopes
+    new_note = mutation(1, "create", "note", "N-8", {"parent": {"entity": "work_order", "id": "WO-1"}, "text": "Hello"})
+    foreign = {"work_order_id": "WO-1", "task_id": "TK-9", "part_id": "P-1", "quantity": "1"}
+
+    hub.push(ADA, new_note, mutation(2, "create", "part_consumption", "C-8", foreign))
+
+    assert hub.record("task", "TK-9").scopes == before
