@@ -279,7 +279,11 @@ class FieldClient:
         Unsent work is kept until the device is enrolled again, unless it was reported lost.
         """
         self.replica.set_settings(access_token=None, refresh_token=None, last_error=error.detail)
-        self.replica.clear(outbox=error.extras.get("reason") == "lost")
+        if error.extras.get("reason") == "lost":
+            self.replica.set_settings(technician_id=None, device_id=None)
+            self.replica.start_over(mint_replica())
+        else:
+            self.replica.clear(outbox=False)
 
     # -- on its own -----------------------------------------------------------------------------------------------
 
@@ -307,7 +311,7 @@ class FieldClient:
         troubles = self.replica.troubles()
         last_sync = self.replica.setting("last_sync")
         return Status(
-            enrolled=self._server is not None or self._load_tokens() is not None,
+            enrolled=self._load_tokens() is not None or not isinstance(self._server, HttpTransport | None),
             unsent=sum(1 for entry in self.replica.outbox() if not entry.acknowledged),
             parked=sum(1 for entry in troubles if entry.result and entry.result.status == "parked"),
             rejected=sum(1 for entry in troubles if entry.result and entry.result.status == "rejected"),
