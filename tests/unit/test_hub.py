@@ -9,7 +9,9 @@ import pytest
 
 from server.services.conflicts import resolve_case
 from sync.admit import Surroundings, hindrance
-from sync.clock import HUB
+from sync.clock import HUB, Origin
+from sync.effects import Effect
+from sync.entities import ENTITY_TYPES
 from sync.errors import GroupIncomplete, MutationGap, NotFound, ReplicaForked, SyncError
 from sync.memory import MemoryHub
 from sync.moments import format_moment
@@ -100,6 +102,30 @@ def test_a_correction_joins_the_case_and_replaces_what_was_sent_before(hub: Hub)
     assert again.review_id == first.review_id
     assert hub.case(again.review_id).incoming == {"resolution": "New valve"}
     assert len(hub.open_cases()) == 1
+
+
+def test_two_edits_of_one_push_join_one_case(hub: Hub) -> None:
+    base = hub.base("work_order", "WO-1")
+    hub.one(ADA, mutation(1, "update", "work_order", "WO-1", {"resolution": "New belt", "title": "Belt"}, base))
+    results = hub.push(
+        TABLET,
+        mutation(1, "update", "work_order", "WO-1", {"resolution": "New pump", "title": "Pump"}, base),
+        mutation(2, "update", "work_order", "WO-1", {"resolution": "New valve"}, {**base, "r_tablet": 1}),
+    ).results
+    (case,) = hub.open_cases()
+
+    assert [r.review_id for r in results] == [case.id, case.id]
+    assert case.fields == ("resolution", "title")
+    assert case.incoming == {"resolution": "New valve", "title": "Pump"}
+    assert case.current == {"resolution": "New belt", "title": "Belt"}
+
+
+def test_what_a_newer_app_knows_is_kept(hub: Hub) -> None:
+    base = hub.base("work_order", "WO-1")
+
+    assert hub.one(ADA, mutation(1, "update", "work_order", "WO-1", {"colour": "red"}, base)).status == "applied"
+    assert hub.one(TABLET, mutation(1, "update", "work_order", "WO-1", {"colour": "blue"}, base)).status == "parked"
+    assert hub.data("work_order", "WO-1")["colour"] == "red"
 
 
 def test_a_correction_that_agrees_closes_the_case(hub: Hub) -> None:
@@ -747,6 +773,48 @@ def test_work_without_a_time_happened_when_it_came(hub: Hub) -> None:
     hub.one(ADA, consumption(1, reason="x"))
 
     assert hub.record("part_consumption", "C-1").fields["reason"].writes[0].at == hub.now
+
+
+# -- what a change causes ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on every note is counted on the shelf of the van."""
+
+    def needs(id: str, patch: Any) -> list[Key]:
+        return [Key("toolkit_item", "TI-1")]
+
+    def effects(before: Record | None, after: Record, origin: Origin, view: Any) -> list[Effect]:
+        shelf = view(Key("toolkit_item", "TI-1"))
+        count = int(shelf.data.get("on_hand", 0)) if shelf else 0
+        patch = {"on_hand": str(count + 1), "location_id": "VAN-1", "part_id": "P-1"}
+        return [Effect(Key("toolkit_item", "TI-1"), patch)]
+
+    monkeypatch.setitem(ENTITY_TYPES, "note", replace(ENTITY_TYPES["note"], needs=needs, effects=effects))
+
+
+@pytest.mark.usefixtures("counted")
+def test_each_mutation_sees_what_those_before_it_caused(hub: Hub) -> None:
+    about = {"parent": {"entity": "work_order", "id": "WO-1"}, "text": "x"}
+    results = hub.push(ADA, *(mutation(n, "create", "note", f"N-{n}{n}", about) for n in (1, 2, 3))).results
+    shelf = hub.record("toolkit_item", "TI-1")
+
+    assert [r.n for r in results] == [1, 2, 3], "what was caused has no answer of its own"
+    assert (shelf.data["on_hand"], shelf.version) == ("3", 3)
+    assert shelf.clock == {HUB: 3}, "what an effect derives is named by the hub alone"
+    assert [e.actor["n"] for e in hub.store.state.history[shelf.key]] == [None] * 3
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_group_that_fails_causes_nothing(hub: Hub) -> None:
+    about = {"parent": {"entity": "work_order", "id": "WO-1"}, "text": "x"}
+    hub.push(
+        ADA, mutation(1, "create", "note", "N-11", about, group="g"), {**consumption(2, part_id="P-9"), "group": "g"}
+    )
+
+    assert Key("toolkit_item", "TI-1") not in hub.store.state.records
+    assert Key("note", "N-11") not in hub.store.state.records
 
 
 # -- what is written beside the record -----------------------------------------------------------------------------
