@@ -208,7 +208,7 @@ class FieldClient:
         finally:
             transport.close()
         if before is not None and before != enrolment.technician_id:
-            if any(not entry.acknowledged for entry in self.replica.outbox()):
+            if self.replica.unsent():
                 raise Conflicting(
                     f"Unsent work of technician {before} is on this device. Enrol it for {before} again and sync first."
                 )
@@ -312,7 +312,7 @@ class FieldClient:
         last_sync = self.replica.setting("last_sync")
         return Status(
             enrolled=self._load_tokens() is not None or not isinstance(self._server, HttpTransport | None),
-            unsent=sum(1 for entry in self.replica.outbox() if not entry.acknowledged),
+            unsent=sum(1 for entry in self.replica.unsent() if not entry.acknowledged),
             parked=sum(1 for entry in troubles if entry.result and entry.result.status == "parked"),
             rejected=sum(1 for entry in troubles if entry.result and entry.result.status == "rejected"),
             last_sync=datetime.fromisoformat(last_sync) if last_sync else None,

@@ -295,6 +295,17 @@ class SqliteReplica:
     def outbox(self) -> list[Entry]:
         return self._entries("wanted")
 
+    def unsent(self) -> list[Entry]:
+        with self._lock:
+            first = self._rows("SELECT replica, min(n) FROM outbox WHERE acknowledged = 0 GROUP BY replica")
+            if not first:
+                return []
+            since = " OR ".join("(replica = ? AND n >= ?)" for _ in first)
+            return self._entries(f"wanted AND ({since})", [value for row in first for value in row])
+
+    def names(self) -> set[str]:
+        return {row[0] for row in self._rows("SELECT DISTINCT replica FROM outbox WHERE wanted")}
+
     def troubles(self) -> list[Entry]:
         return self._entries("NOT dismissed AND json_extract(result, '$.status') IN ('parked', 'rejected')")
 
@@ -440,7 +451,7 @@ class SqliteReplica:
         )
         if not loose:
             return set()
-        gone = {Key(*row) for row in loose} - needed(self._entries("wanted AND NOT acknowledged"), self.shown)
+        gone = {Key(*row) for row in loose} - needed(self._entries("acknowledged = 0 AND wanted"), self.shown)
         self._run_many("DELETE FROM record WHERE (entity, id) = (?, ?)", gone)
         return gone
 

@@ -26,7 +26,7 @@ CREATE = (
     " dismissed INTEGER NOT NULL DEFAULT 0, wanted INTEGER NOT NULL DEFAULT 1, result TEXT, voided TEXT,"
     " UNIQUE (replica, n))",
     "CREATE INDEX outbox_by_record ON outbox (entity, id)",
-    "CREATE INDEX outbox_unsent ON outbox (place) WHERE acknowledged = 0",
+    "CREATE INDEX outbox_unsent ON outbox (replica, n) WHERE acknowledged = 0",
 )
 
 UPGRADES: tuple[tuple[str, ...], ...] = (CREATE,)

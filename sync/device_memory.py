@@ -86,6 +86,16 @@ class MemoryReplica:
     def outbox(self) -> list[Entry]:
         return list(self._outbox)
 
+    def unsent(self) -> list[Entry]:
+        first: dict[str, int] = {}
+        for entry in self._outbox:
+            if not entry.acknowledged:
+                first[entry.replica] = min(entry.n, first.get(entry.replica, entry.n))
+        return [entry for entry in self._outbox if entry.replica in first and entry.n >= first[entry.replica]]
+
+    def names(self) -> set[str]:
+        return {entry.replica for entry in self._outbox}
+
     def troubles(self) -> list[Entry]:
         return [*self._troubles.values(), *(e for e in self._outbox if is_trouble(e.result) and not e.dismissed)]
 

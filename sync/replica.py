@@ -128,6 +128,14 @@ class Replica(Protocol):
         """Every mutation that may still have to be sent, in the order of capture."""
         ...
 
+    def unsent(self) -> list[Entry]:
+        """Of each name, what stands in the outbox from its first unacknowledged mutation on."""
+        ...
+
+    def names(self) -> set[str]:
+        """The replica ids in the outbox."""
+        ...
+
     def troubles(self) -> list[Entry]:
         """Mutations that were parked or rejected, until they are dismissed; bodies included."""
         ...

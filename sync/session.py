@@ -86,7 +86,7 @@ def sync_once(
 def push_pending(replica: Replica, server: SyncServer, mint: Mint, now: Now, report: SyncReport) -> None:
     """Send everything that was not acknowledged, in order, batch by batch."""
     limit, setbacks = MAX_PUSH, 0
-    while batch := first_batch(replica.outbox(), limit):
+    while batch := first_batch(replica.unsent(), limit):
         name = batch[0].replica
         try:
             answer = server.push(Push(name, [as_sent(entry.mutation) for entry in batch], now(), SCHEMA_VERSION))
@@ -211,6 +211,6 @@ def forget_durable(replica: Replica, server: SyncServer, page: Page) -> None:
     """Let go of acknowledged work that every backup of the server contains."""
     current = replica.position.replica
     replica.forget(current, page.durable_n)
-    for former in sorted({entry.replica for entry in replica.outbox()} - {current}):
+    for former in sorted(replica.names() - {current}):
         # Nothing of this page is stored: it only tells how far the former name is durable.
         replica.forget(former, server.pull(PullRequest(page.cursor, 1, 0, former)).durable_n)

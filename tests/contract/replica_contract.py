@@ -301,6 +301,15 @@ class ReplicaContract:
         assert too_early == 2
         assert [e.n for e in replica.outbox()] == [two.n]
 
+    def test_what_is_unsent_begins_with_the_first_unacknowledged_of_each_name(self, replica: Replica) -> None:
+        old = replica.position.replica
+        entries = [replica.capture([update(resolution=str(n))], AT)[0] for n in range(4)]
+        replica.settle([(entries[n], Result(n + 1, "applied")) for n in (0, 2)], 1)
+        replica.rename(old, 4, "r_new")
+
+        assert [(e.replica, e.n) for e in replica.unsent()] == [(old, 2), (old, 3), ("r_new", 1)]
+        assert replica.names() == {old, "r_new"}
+
     def test_what_the_server_lost_is_opened_again(self, replica: Replica) -> None:
         entries = [replica.capture([update(resolution=str(n))], AT)[0] for n in range(4)]
         replica.settle([(entry, Result(entry.n, "applied")) for entry in entries], 1)
