@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
-from sync.clock import Origin
+from sync.clock import EPOCH_BITS, Origin
 from sync.entities import ENTITY_TYPES
 from sync.feed import MODULUS
 from sync.mutation import Result, payload_hash
@@ -121,7 +121,9 @@ class MemoryHub:
 
     def restore(self, backup: HubState, epoch: int) -> None:
         """Go back to `backup` under a new feed epoch, as `backhaul epoch rotate` does after a restore."""
-        self.state = replace(backup.copy(), epoch=epoch)
+        # The feed goes on above every position of the lost timeline, as versions do: what a mutation had `seen` there
+        # must not be taken for something that was committed after the restore.
+        self.state = replace(backup.copy(), epoch=epoch, head=max(backup.head, epoch << EPOCH_BITS))
 
 
 def _with_record(state: HubState, change: Change) -> Change:
@@ -275,6 +277,9 @@ class MemoryUnit:
 
     def _announce(self, batch: Batch) -> None:
         state = self.state
+        if batch.ledger and not batch.feed:
+            # Otherwise a backup taken before it, at the same position, would count as containing it.
+            state.head += 1
         for row in batch.feed:
             state.head += 1
             key = Key(row.entity, row.id)

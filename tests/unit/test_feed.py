@@ -319,6 +319,18 @@ def test_a_page_says_which_of_the_replicas_work_it_contains(hub: Hub) -> None:
     assert (hub.page(ADA).last_n, hub.page(ADA, replica="r_other").last_n) == (0, 0)
 
 
+def test_work_that_waits_whole_is_not_in_a_backup_that_was_taken_before_it(hub: Hub) -> None:
+    """It changes no record, so it has no row in the feed; its device must keep it all the same."""
+    hub.store.state.durable_seq = hub.store.state.head
+    wrong = {"work_order_id": "WO-1", "part_id": "P-9", "quantity": "1"}
+    parked = hub.push(ADA, mutation(1, "create", "part_consumption", "C-1", wrong))
+    page = hub.page(ADA, replica="r_T-1")
+
+    assert parked.results[0].status == "parked"
+    assert (page.last_n, page.durable_n) == (1, 0)
+    assert parked.committed_seq == page.as_of == hub.store.state.durable_seq + 1
+
+
 # -- cursors -------------------------------------------------------------------------------------------------------
 
 

@@ -769,6 +769,20 @@ def test_a_wrong_clock_does_not_move_later_honest_work(hub: Hub) -> None:
     assert happened(hub, MORNING + MINUTE, n=2) == MORNING + MINUTE
 
 
+def test_what_was_seen_before_a_restore_is_no_position_of_the_restored_feed(hub: Hub) -> None:
+    """Ada worked at nine and had seen all there was. At ten the hub was restored, others went on; she comes at noon."""
+    backup = hub.store.backup()
+    hub.push(TABLET, *(consumption(n, f"C-{n}") for n in range(1, 9)))
+    hub.now, nine, seen = MORNING + HOUR, MORNING + HOUR, hub.store.state.head
+    hub.now = MORNING + 2 * HOUR
+    hub.store.restore(backup, epoch=1)
+    hub.one(TABLET, consumption(1))
+    hub.now = MORNING + 4 * HOUR
+
+    assert happened(hub, nine, seen=seen) == nine
+    assert hub.record("part_consumption", "C-device-T-1-1").fields["reason"].writes[0].suspect is False
+
+
 def test_work_without_a_time_happened_when_it_came(hub: Hub) -> None:
     hub.one(ADA, consumption(1, reason="x"))
 
