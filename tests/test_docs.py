@@ -18,6 +18,7 @@ from server.settings import settings_table
 from sync import errors
 from sync.entities import ENTITY_TYPES
 from sync.errors import Conflicting, MutationRefused, Refused, SyncError
+from sync.policy import POLICIES
 from tests.support.commands import Running, backhaul, short_folder
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +77,12 @@ def test_links_and_paths_lead_somewhere(readme: str) -> None:
     targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", place.read_text())
 
     assert [target for target in targets if not (place.parent / target).exists()] == []
+
+
+def test_every_policy_is_explained() -> None:
+    explained = (ROOT / "sync" / "README.md").read_text()
+
+    assert [name for name in POLICIES if f"`{name}`" not in explained] == []
 
 
 def test_the_sdk_example_runs_against_a_live_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,9 @@ class Interruptions:
     def listen(self) -> None:
         """From now on. For the main thread."""
         for number in ENDING:
-            signal.signal(number, self._note)
+            # nohup had the loss of the terminal ignored, and means it.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._note)
 
     def ignore(self) -> None:
         """From now on nothing interrupts: what was started is being stopped."""

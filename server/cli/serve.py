@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from server.cli.logs import log_config
 from server.cli.options import Subparsers, add_command, fail, settings_of
 from server.settings import Settings, SettingsError
 
@@ -107,6 +108,7 @@ def gunicorn_options(settings: Settings, listener: socket.socket, workers: int) 
         "graceful_timeout": GRACE_S,
         "keepalive": KEEPALIVE_S,
         "loglevel": settings.log_level.lower(),
+        "logconfig_dict": log_config(settings.log_level),
         "worker_tmp_dir": str(memory) if os.access(memory, os.W_OK) else None,
         "proc_name": "backhaul",
         # It runs in a thread of the parent, which forks.

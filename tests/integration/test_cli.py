@@ -132,6 +132,9 @@ def test_run_with_the_demo_tells_its_day_and_leaves_nothing_behind(
     pages = re.findall(rf"{url}/v1/[^\s']+", told)
     answers = [httpx.get(page, headers={"Authorization": f"Bearer {token}"}) for page in pages]
     assert [answer.status_code for answer in answers] == [200] * 4
+    logged = [json.loads(line) for line in (data_dir / "d" / "logs" / "server.log").read_text().splitlines()]
+    assert "request_answered" in {line.get("event") for line in logged}
+    assert [line for line in logged if line["level"] in ("ERROR", "CRITICAL")] == []
 
     assert running.stop(signal.SIGINT) == 0
     assert processes_of(data_dir) == []
