@@ -126,7 +126,8 @@ def _clock(value: object) -> dict[str, int] | None:
     return value if whole and isinstance(value, dict) else None
 
 
-def _origin(value: object) -> Origin | None:
+def read_origin(value: object) -> Origin | None:
+    """The first name of a mutation, None if `value` is not one."""
     if isinstance(value, dict) and is_id(value.get("replica")) and is_whole(value.get("n"), 1):
         return Origin(value["replica"], value["n"])
     return None
@@ -140,7 +141,7 @@ _PARTS: Final = (
     _Part("occurred_at", moment_or_none, "a time with offset, such as 2026-11-20T10:15:00+01:00"),
     _Part("group", lambda value: value if is_id(value) else None, "1 to 64 of letters, digits and _ . : -"),
     _Part("group_size", lambda value: value if is_whole(value, 1, MAX_PUSH) else None, f"1 to {MAX_PUSH}"),
-    _Part("origin", _origin, "{replica, n}"),
+    _Part("origin", read_origin, "{replica, n}"),
 )
 
 

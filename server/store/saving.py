@@ -19,6 +19,7 @@ from server.store.text import dumps
 from sync.feed import MODULUS
 from sync.record import Key
 from sync.store import Batch, Case, FeedRow, Tally, join_cases
+from sync.validate import read_origin
 
 CHANNEL = "backhaul"
 
@@ -193,11 +194,11 @@ def _write_renamed(connection: Connection, batch: Batch) -> None:
     """Under which name a mutation came that had another one first. All others are found by their own."""
     rows = [
         {
-            "origin_replica": origin["replica"], "origin_n": origin["n"], "hash": entry.hash.hex(),
+            "origin_replica": origin.replica, "origin_n": origin.n, "hash": entry.hash.hex(),
             "replica": batch.replica.replica, "n": entry.n,
         }
         for entry, body in zip(batch.ledger, batch.bodies, strict=True)
-        if batch.replica and isinstance(origin := body.get("origin"), Mapping)
+        if batch.replica and (origin := read_origin(body.get("origin")))
     ]  # fmt: skip
     if rows:
         connection.execute(RENAMED, [dumps(rows)])
