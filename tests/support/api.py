@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from server.settings import Settings
 from server.store.engine import make_engine
 
 ROLES = ("dispatcher", "inventory_controller", "reviewer", "integration", "auditor", "admin")
+
+
+_numbers = itertools.count(1)
 
 
 @dataclass
@@ -42,7 +45,6 @@ class Api:
 
     app: Flask
     clock: Clock
-    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
     def parts(self) -> Parts:
@@ -51,7 +53,7 @@ class Api:
 
     def new(self, prefix: str) -> str:
         """An id that no other test uses."""
-        return f"{prefix}-{next(self.numbers)}"
+        return f"{prefix}-{next(_numbers)}"
 
     def token(self, role: str, scopes: Sequence[str] = ("*",), subject: str | None = None) -> str:
         kind = "system" if role == "integration" else "user"
