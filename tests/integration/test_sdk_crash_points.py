@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,17 @@ def test_whatever_the_moment_nothing_is_lost_doubled_or_torn(remains: list[Path]
         accepted = [tuple(row["name"]) for row in server.accepted() if row["name"][0] != "the copy"]
         position = replica.position
 
+        own = [entry for entry in replica.outbox() if entry.replica == position.replica]
+        groups = Counter((e.mutation.group, e.mutation.group_size) for e in replica.outbox() if e.mutation.group)
+
         assert len(set(kept)) == len(kept), folder
+        assert position.next_n == max((entry.n for entry in own), default=0) + 1 or not own, folder
+        assert all(size == count for (_, size), count in groups.items() if ("r_0", 1) in kept), folder
+        for entry in replica.outbox():
+            held = replica.held(entry.key)
+            assert not (entry.acknowledged and entry.replica == "r_0") or (held and held.version >= 10 + entry.n), (
+                folder
+            )
         # Only what the server keeps in every backup may have left the outbox.
         assert set(reported) <= {*kept, *accepted}, folder
         staged = replica._rows("SELECT count(*) FROM staged")[0][0]

@@ -12,7 +12,7 @@ import pytest
 from server.services.changes import HubServer
 from server.services.records import create_record, update_record
 from sync.device_memory import MemoryReplica
-from sync.errors import InvariantBroken, Malformed, MutationGap, ReplicaForked, TooLarge, Unavailable
+from sync.errors import EpochChanged, InvariantBroken, Malformed, MutationGap, ReplicaForked, TooLarge, Unavailable
 from sync.memory import MemoryHub
 from sync.mutation import Result
 from sync.protocol import Page, PullRequest, Push, PushResult, SyncServer
@@ -415,6 +415,19 @@ def test_a_proxy_that_refuses_everything_voids_nothing(field: Field) -> None:
     assert [entry.voided for entry in a.outbox()] == [None]
 
 
+def test_a_server_that_refuses_even_the_filler_is_told_of_to_the_caller(field: Field) -> None:
+    a = field.device()
+    note(a, "N-1")
+
+    def refuse(push: Push) -> None:
+        if push.mutations:
+            raise Malformed
+
+    with pytest.raises(Malformed):
+        field.sync(a, Between(field.server(), refuse))
+    assert [entry.voided is not None for entry in a.outbox()] == [True]
+
+
 # -- scopes and repairs -------------------------------------------------------------------------------------------
 
 
@@ -465,6 +478,29 @@ def test_an_answer_that_names_other_mutations_is_not_believed() -> None:
     with pytest.raises(InvariantBroken):
         sync_once(replica, Scripted(PushResult([Result(2, "applied")], 2, 1)), mint=lambda: "r_2")
     assert [entry.acknowledged for entry in replica.outbox()] == [False]
+
+
+def test_a_fork_that_does_not_say_where_changes_nothing() -> None:
+    replica = MemoryReplica("r_1")
+    note(replica, "N-1")
+    server = Between(Scripted(), push=lambda push: fail(ReplicaForked()))
+
+    with pytest.raises(ReplicaForked):
+        sync_once(replica, server, mint=lambda: "r_2")
+    assert replica.names() == {"r_1"}
+
+
+def test_a_device_that_is_sent_back_to_the_start_for_ever_gives_up(field: Field) -> None:
+    a = field.device()
+    server = Between(field.server(), push=lambda push: fail(EpochChanged()))
+    note(a, "N-1")
+
+    with pytest.raises(InvariantBroken):
+        field.sync(a, server)
+
+
+def fail(error: Exception) -> None:
+    raise error
 
 
 def test_a_feed_that_does_not_move_on_is_left() -> None:
