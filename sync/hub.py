@@ -434,8 +434,6 @@ def _refuse(
     """Park the whole group if it may not be lost, otherwise reject it."""
     readable = [mutation for mutation in group if not mutation.fault]
     park = (not culprit.fault and obstacle.park) or any(is_fact(mutation) for mutation in readable)
-    if culprit.fault and len(group) == 1:
-        park = False
     results, case_id = [], obstacle.case_id or case_id_of(sender.replica, culprit.n)
     for mutation, (at, suspect) in zip(group, moments, strict=True):
         problem = obstacle.problem if mutation is culprit else Problem(

@@ -337,9 +337,9 @@ def test_agreeing_with_the_side_that_did_not_stand_changes_the_value() -> None:
 
 def test_a_combined_text_is_named_by_the_hub_alone() -> None:
     start = first({"notes": "a\nb\nc\n"})
-    text = {"was": {"notes": "a\nb\nc\n"}}
-    record = by("r_a", {"notes": "A\nb\nc\n"}, start.clock, **text).arrive(start).record
-    merged = by("r_b", {"notes": "a\nb\nC\n"}, start.clock, **text).arrive(record)
+    shown = {"notes": "a\nb\nc\n"}
+    record = by("r_a", {"notes": "A\nb\nc\n"}, start.clock, was=shown).arrive(start).record
+    merged = by("r_b", {"notes": "a\nb\nC\n"}, start.clock, was=shown).arrive(record)
 
     assert merged.record.data["notes"] == "A\nb\nC\n"
     assert merged.record.clock == {HUB: 3}

@@ -177,18 +177,18 @@ class World:
     def step(self) -> None:
         one = self.chance.choice(self.devices)
         self.hub.now += MINUTE
-        act, *arguments = self.chance.choices(
+        act = self.chance.choices(
             [
-                (self.edit, one),
-                (self.push, one),
-                (self.pull, one),
-                (self.write_in_office,),
-                (self.save,),
-                (self.restore,),
+                lambda: self.edit(one),
+                lambda: self.push(one),
+                lambda: self.pull(one),
+                self.write_in_office,
+                self.save,
+                self.restore,
             ],
             weights=[10, 9, 4, 1, 1, 0.4],
         )[0]
-        act(*arguments)
+        act()
 
     def settle(self) -> None:
         """Everybody comes back and says all that is left."""
