@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ import jwt
 import pytest
 
 from server.store.migrate import upgrade
-from tests.support.commands import Running, backhaul, short_folder
+from tests.support.commands import BACKHAUL, Running, backhaul, environment, short_folder
 
 COMMANDS = (
     "run", "serve", "migrate", "demo-data", "client add", "token", "enrol", "durable", "epoch rotate",
@@ -77,6 +78,33 @@ def test_an_integration_needs_a_system_and_nobody_else_has_one(data_dir: Path) -
 
         assert result.returncode == 2
         assert "--system" in result.stderr
+
+
+def test_serve_answers_from_several_processes_and_ends_on_sigterm(data_dir: Path, prepared_url: str) -> None:
+    arguments = [*BACKHAUL, "serve", "--port", "0", "--workers", "2"]
+    variables = environment(DATABASE_URL=prepared_url, DATA_DIR=str(data_dir))
+    with (data_dir / "log").open("w") as log:
+        server = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=log, text=True, env=variables)
+    try:
+        assert server.stdout
+        found = re.match(r"listening on (http://127\.0\.0\.1:\d+) with 2 processes\n", server.stdout.readline())
+        assert found, (data_dir / "log").read_text()
+        # The socket listens already: these wait until the processes are there, and go to whichever is free.
+        each_anew = httpx.Limits(max_keepalive_connections=0)
+        with httpx.Client(base_url=found[1], timeout=30, limits=each_anew) as http, ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda _: http.get("/readyz"), range(64)))
+        server.terminate()
+        status = server.wait(timeout=30)
+    finally:
+        server.kill()
+        server.wait()
+        if server.stdout:
+            server.stdout.close()
+    lines = [json.loads(line) for line in (data_dir / "log").read_text().splitlines()]
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({line["pid"] for line in lines if line.get("event") == "request_answered"}) == 2
+    assert status == 0
 
 
 # -- run ----------------------------------------------------------------------------------------------------------
