@@ -167,6 +167,26 @@ def test_a_foreign_record_cannot_be_written_nor_told_from_none(
     assert api.office().get(f"/v1/work-orders/{foreign}").json["version"] == 1
 
 
+def test_creating_cannot_reach_into_a_record_out_of_reach(api: Api, foreign: str) -> None:
+    depot = api.add_depot()
+    limited = api.office("dispatcher", [f"depot:{depot}"])
+    before = api.office().get(f"/v1/work-orders/{foreign}").json
+
+    own = limited.post("/v1/work-orders", {"id": api.new("WO"), "title": "x", "depot_id": depot})
+    taken = limited.post("/v1/work-orders", {"id": foreign, "title": "x", "depot_id": depot})
+
+    assert own.status_code == 201
+    assert taken.status_code == 422
+    assert before["title"] not in taken.text
+    assert api.office().get(f"/v1/work-orders/{foreign}").json == before
+
+
+def test_an_office_writer_cannot_make_what_it_could_not_see(limited: Caller, api: Api) -> None:
+    got = limited.post("/v1/work-orders", {"id": api.new("WO"), "title": "x"})
+
+    assert got.status_code == 403
+
+
 def test_lists_leave_out_what_is_out_of_reach(api: Api, limited: Caller, foreign: str) -> None:
     assert limited.get(f"/v1/work-orders?id={foreign}").json["items"] == []
     assert len(api.office().get(f"/v1/work-orders?id={foreign}").json["items"]) == 1

@@ -78,6 +78,8 @@ class Api:
         depot = self.new("WH")
         got = self.office().post("/v1/locations", {"id": depot, "name": "Depot", "kind": "warehouse"})
         assert got.status_code == 201, got.text
+        # A record cannot name itself before it exists.
+        assert self.office().patch(f"/v1/locations/{depot}", {"depot_id": depot}, 1).status_code == 200
         return depot
 
     def add_technician(self, depot: str | None = None) -> str:
