@@ -90,7 +90,8 @@ def _count(batch: Batch, record: Record | None, sign: int) -> None:
 class Cursor:
     """How far a reader has come. reader: whose it is. filling: scopes still being filled in, and up to where.
 
-    main: the position up to which all other scopes were read. only: the scope of a scoped re-pull.
+    main: the position up to which all other scopes were read. only: the scope of a scoped re-pull. lost: scopes that
+    were taken away since the last page that named those held; the reader may not know and keep what it has of them.
     """
 
     epoch: int
@@ -99,6 +100,7 @@ class Cursor:
     scopes: tuple[str, ...]
     filling: Mapping[str, int] = field(default_factory=dict)
     only: str | None = None
+    lost: tuple[str, ...] = ()
 
     def positions(self, held: Sequence[str]) -> list[FeedPosition]:
         """Where to read on, with the scopes held now: one granted since is filled in from its start, one revoked
@@ -106,24 +108,25 @@ class Cursor:
         fresh = {scope: 0 for scope in held if scope not in self.scopes}
         filling = {**fresh, **self.filling}
         return [
-            FeedPosition(scope, filling[scope], self.main) if scope in filling else FeedPosition(scope, self.main, 0)
+            FeedPosition(scope, filling.get(scope, self.main), self.main if scope in filling.keys() - self.lost else 0)
             for scope in held
         ]
 
     def after(self, held: Sequence[str], rows: Sequence[Change], full: bool, head: int) -> Cursor:
         """The cursor after a page. full: the page had as many rows as were asked for, so there may be more."""
         if not full:
-            return replace(self, main=head, scopes=tuple(held), filling={})
+            return replace(self, main=head, scopes=tuple(held), filling={}, lost=())
+        lost = tuple(sorted({*self.lost, *(set(self.scopes) - set(held))}))
         reached = rows[-1].seq
         if reached >= self.main:
-            return replace(self, main=reached, scopes=tuple(held), filling={})
+            return replace(self, main=reached, scopes=tuple(held), filling={}, lost=lost)
         # Everything up to `reached` was in this page, whatever its scope; the main feed has not begun yet.
         filling = {p.scope: max(p.after, reached) for p in self.positions(held) if p.after < self.main}
-        return replace(self, scopes=tuple(held), filling=filling)
+        return replace(self, scopes=tuple(held), filling=filling, lost=lost)
 
     def seal(self, secret: bytes) -> str:
         """The cursor as text that only the holder of `secret` can make."""
-        body = [self.epoch, self.reader, self.main, list(self.scopes), dict(self.filling), self.only]
+        body = [self.epoch, self.reader, self.main, list(self.scopes), dict(self.filling), self.only, self.lost]
         text = json.dumps(body, separators=(",", ":")).encode()
         return base64.urlsafe_b64encode(_mac(text, secret) + text).decode().rstrip("=")
 
@@ -135,12 +138,12 @@ class Cursor:
             mac, body = raw[:16], raw[16:]
             if mac != _mac(body, secret):
                 raise InvalidCursor
-            epoch, owner, main, scopes, filling, only = json.loads(body)
+            epoch, owner, main, scopes, filling, only, lost = json.loads(body)
         except ValueError as error:
             raise InvalidCursor from error
         if owner != reader:
             raise InvalidCursor
-        return cls(epoch, owner, main, tuple(scopes), filling, only)
+        return cls(epoch, owner, main, tuple(scopes), filling, only, tuple(lost))
 
 
 def first_cursor(epoch: int, reader: str, head: int, only: str | None = None) -> Cursor:

@@ -291,6 +291,21 @@ def test_a_replay_adds_nothing_to_the_feed(hub: Hub) -> None:
     assert hub.store.state.feed == feed
 
 
+def test_a_scope_taken_away_and_given_back_between_two_pages_is_told_with_all_that_left_it(hub: Hub) -> None:
+    """The device never saw a last page without the scope, so it still holds what lay in it before."""
+    holder = Holder(replace(ADA, scopes=("tech:T-1",)))
+    holder.read_all(hub, 10)
+    hub.office("update", "work_order", "WO-2", {"title": "x"})
+    holder.actor = replace(ADA, scopes=("tech:T-2",))
+    assert holder.read(hub, 1).more
+    hub.office("update", "work_order", "WO-1", {"assignee_id": "T-2"})
+    assert holder.read(hub, 1).more
+    assert holder.read(hub, 1).more
+    holder.actor = replace(ADA, scopes=("tech:T-1",))
+
+    assert_complete(holder, hub, holder.read_all(hub, 1))
+
+
 def test_a_scope_can_be_read_again_by_itself(hub: Hub) -> None:
     _, main = hub.pull(ADA)
     changes, page = hub.pull(ADA, scope="stock:D-1", limit=1)
@@ -342,6 +357,7 @@ cursors = st.builds(
     scopes=st.lists(st.sampled_from(GRANTS), unique=True).map(tuple),
     filling=st.dictionaries(st.sampled_from(GRANTS), st.integers(0, 99)),
     only=st.none() | st.sampled_from(GRANTS),
+    lost=st.lists(st.sampled_from(GRANTS), unique=True).map(tuple),
 )
 
 
