@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from werkzeug.test import TestResponse
 
 from sync.entities import ENTITY_TYPES
-from tests.support.api import ROLES, Api, Caller
+from tests.support.api import ROLES, Answer, Api, Caller
 
 EVERYONE = {"technician", *ROLES}
 OFFICE = {"dispatcher", "inventory_controller", "reviewer", "auditor", "admin"}
@@ -77,11 +76,10 @@ def callers(shared_api: Api) -> dict[str, Caller]:
     return {**office, "technician": shared_api.enrol(shared_api.add_technician())}
 
 
-def call(caller: Caller, method: str, path: str) -> TestResponse:
+def call(caller: Caller, method: str, path: str) -> Answer:
     for name in ("id", "device_id", "case_id"):
         path = path.replace(f"{{{name}}}", "nothing")
-    return caller.client.open(path, method=method, json={} if method in ("POST", "PATCH") else None,
-                              headers=caller.headers())  # fmt: skip
+    return caller.call(method, path, {} if method in ("POST", "PATCH") else None)
 
 
 def cells() -> Iterator[tuple[str, str, str]]:
@@ -127,7 +125,7 @@ def test_without_a_good_token_nothing_but_the_open_calls_answers(api: Api, token
 SAME = {"X-Correlation-Id": "same-id"}
 
 
-def same(one: TestResponse, other: TestResponse) -> bool:
+def same(one: Answer, other: Answer) -> bool:
     return (one.status_code, one.data, dict(one.headers)) == (other.status_code, other.data, dict(other.headers))
 
 
@@ -157,10 +155,10 @@ def test_a_foreign_record_looks_to_a_device_as_if_it_did_not_exist(api: Api, for
 def test_a_foreign_record_cannot_be_written_nor_told_from_none(
     api: Api, limited: Caller, foreign: str, method: str, body: Any
 ) -> None:
-    headers = limited.headers({**SAME, "If-Match": '"1"'})
+    headers = {**SAME, "If-Match": '"1"'}
 
-    got = limited.client.open(f"/v1/work-orders/{foreign}", method=method, json=body, headers=headers)
-    none = limited.client.open("/v1/work-orders/none", method=method, json=body, headers=headers)
+    got = limited.call(method, f"/v1/work-orders/{foreign}", body, headers)
+    none = limited.call(method, "/v1/work-orders/none", body, headers)
 
     assert got.status_code == 404
     assert same(got, none)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from werkzeug.test import TestResponse
 
-from tests.support.api import Api, Caller, Device
+from tests.support.api import Answer, Api, Caller, Device
 
 
 @dataclass
@@ -40,7 +39,7 @@ def reviewer(api: Api) -> Caller:
     return api.office("reviewer")
 
 
-def decide(caller: Caller, case_id: str, option: str, tag: str | None = None, **more: Any) -> TestResponse:
+def decide(caller: Caller, case_id: str, option: str, tag: str | None = None, **more: Any) -> Answer:
     headers = {"If-Match": caller.get(f"/v1/conflicts/{case_id}").headers["ETag"] if tag is None else tag}
     body = {"option": option, "reason": "I asked them both.", **more}
     return caller.post(f"/v1/conflicts/{case_id}/resolution", body, headers)

@@ -10,14 +10,13 @@ from typing import Any
 import jwt
 import pytest
 from sqlalchemy import delete, update
-from werkzeug.test import TestResponse
 
 from server.services.devices import apply_revocations, create_client, normalised
 from server.services.tokens import issue_refresh
 from server.store.engine import transaction
 from server.store.tables import device as device_table
 from server.store.tables import refresh_family
-from tests.support.api import Api, Caller, Device
+from tests.support.api import Answer, Api, Caller, Device
 
 PHONE = {"name": "Phone", "platform": "android", "app_version": "2.0"}
 
@@ -27,7 +26,7 @@ def code_for(api: Api, technician: str) -> str:
     return code
 
 
-def refresh(api: Api, token: str) -> TestResponse:
+def refresh(api: Api, token: str) -> Answer:
     return api.nobody().post("/v1/token", {"grant_type": "refresh_token", "refresh_token": token})
 
 

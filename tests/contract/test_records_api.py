@@ -51,7 +51,7 @@ def test_a_change_needs_to_say_what_it_saw(office: Caller, order: str) -> None:
 def test_a_change_of_what_has_changed_is_refused_with_what_stands(office: Caller, order: str, tag: str) -> None:
     path = f"/v1/work-orders/{order}"
 
-    got = office.client.patch(path, json={"title": "x"}, headers=office.headers({"If-Match": tag}))
+    got = office.call("PATCH", path, {"title": "x"}, {"If-Match": tag})
 
     assert (got.status_code, got.json["code"]) == (412, "stale")
     assert got.json["current"] == office.get(path).json
@@ -250,7 +250,8 @@ def test_pages_together_are_the_list_in_order(api: Api, office: Caller, depot: s
     path = f"/v1/work-orders?depot_id={depot}&sort={sort}"
 
     at_once = [item["id"] for item in office.get(path).json["items"]]
-    in_pieces, after = [], ""
+    in_pieces: list[str] = []
+    after: str | None = ""
     while after is not None:
         page = office.get(f"{path}&limit=2" + (f"&after={after}" if after else "")).json
         in_pieces += [item["id"] for item in page["items"]]
@@ -299,7 +300,8 @@ def test_a_long_history_is_read_page_by_page(office: Caller, order: str) -> None
     for version in range(1, 5):
         office.patch(f"/v1/work-orders/{order}", {"title": f"Title {version}"}, version)
 
-    versions, after = [], ""
+    versions: list[int] = []
+    after: str | None = ""
     while after is not None:
         page = office.get(f"/v1/work-orders/{order}/history?limit=2" + (f"&after={after}" if after else "")).json
         versions += [item["version"] for item in page["items"]]

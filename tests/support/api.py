@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.datastructures import Headers
 from werkzeug.test import TestResponse
 
 from server.api.context import EXTENSION, Parts
@@ -109,6 +110,24 @@ class Api:
         return Device(self, got.json["access_token"], got.json, technician, self.new("r"))
 
 
+class Answer(Protocol):
+    """What tests look at in an answer; its JSON is whatever they expect it to be."""
+
+    status_code: int
+    data: bytes
+    headers: Headers
+    mimetype: str | None
+
+    @property
+    def json(self) -> Any: ...
+    @property
+    def text(self) -> str: ...
+
+
+def _answer(got: TestResponse) -> Answer:
+    return cast(Answer, got)
+
+
 @dataclass
 class Caller:
     """Somebody with a token, or without."""
@@ -124,17 +143,20 @@ class Caller:
         own = {"Authorization": f"Bearer {self.access_token}"} if self.access_token else {}
         return {**own, **(more or {})}
 
-    def get(self, path: str, headers: Mapping[str, str] | None = None) -> TestResponse:
-        return self.client.get(path, headers=self.headers(headers))
+    def call(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+        return _answer(self.client.open(path, method=method, json=body, headers=self.headers(headers)))
 
-    def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> TestResponse:
-        return self.client.post(path, json=body, headers=self.headers(headers))
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        return _answer(self.client.get(path, headers=self.headers(headers)))
 
-    def patch(self, path: str, body: Any, version: int | str | None = None) -> TestResponse:
-        return self.client.patch(path, json=body, headers=self.headers(_if_match(version)))
+    def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
+        return _answer(self.client.post(path, json=body, headers=self.headers(headers)))
 
-    def delete(self, path: str, version: int | str | None = None) -> TestResponse:
-        return self.client.delete(path, headers=self.headers(_if_match(version)))
+    def patch(self, path: str, body: Any, version: int | str | None = None) -> Answer:
+        return _answer(self.client.patch(path, json=body, headers=self.headers(_if_match(version))))
+
+    def delete(self, path: str, version: int | str | None = None) -> Answer:
+        return _answer(self.client.delete(path, headers=self.headers(_if_match(version))))
 
 
 def _if_match(version: int | str | None) -> dict[str, str]:
@@ -150,15 +172,15 @@ class Device(Caller):
     replica: str
     n: int = 0
 
-    def push(self, *mutations: Mapping[str, Any]) -> TestResponse:
+    def push(self, *mutations: Mapping[str, Any]) -> Answer:
         numbered = []
         for mutation in mutations:
             self.n += 1
             numbered.append({"n": self.n, "op": "update", "base": {}, **mutation})
         return self.post("/v1/push", {"replica": self.replica, "schema": 1, "mutations": numbered})
 
-    def pull(self, **query: Any) -> TestResponse:
-        return self.client.get("/v1/changes", query_string=query, headers=self.headers())
+    def pull(self, **query: Any) -> Answer:
+        return _answer(self.client.get("/v1/changes", query_string=query, headers=self.headers()))
 
 
 @contextmanager
