@@ -129,9 +129,6 @@ class Settings:
     enrolment_code_s: int = _setting(
         900, _whole(60, 604_800), "seconds", "how long a code for enrolling a device is good for"
     )
-    skew_bound_s: int = _setting(
-        120, _whole(0, 86_400), "seconds", "how far ahead a device's clock may run before its times are corrected"
-    )
     tombstone_days: int = _setting(
         180, _whole(1, 3_650), "days", "how long deletions are kept; a device away for longer starts afresh"
     )

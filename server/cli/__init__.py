@@ -6,11 +6,11 @@ A module here is one group of commands. It imports little at its head and what i
 
 from __future__ import annotations
 
-from server.cli import access, data, restore, run, serve
+from server.cli import access, data, restore, run, serve, upkeep
 from server.cli.options import Subparsers
 
 
 def add_commands(subparsers: Subparsers) -> None:
     """Add every command of the server to the console script's parser."""
-    for group in (run, serve, data, access, restore):
+    for group in (run, serve, data, access, restore, upkeep):
         group.add(subparsers)

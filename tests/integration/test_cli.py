@@ -19,7 +19,7 @@ from server.store.migrate import upgrade
 from tests.support.commands import BACKHAUL, Running, backhaul, environment, short_folder
 
 COMMANDS = (
-    "run", "serve", "migrate", "demo-data", "client add", "token", "enrol", "durable", "epoch rotate",
+    "run", "serve", "migrate", "demo-data", "client add", "token", "enrol", "durable", "epoch rotate", "purge",
 )  # fmt: skip
 SMALL = ("--technicians", "2", "--parts", "30", "--work-orders", "4", "--depots", "1")
 
@@ -222,3 +222,14 @@ def test_a_restore_rotates_the_feed_epoch_and_a_backup_moves_what_is_durable(dat
     assert ahead.returncode == 1
     epochs = [int(re.search(r"feed epoch (\d+)", one.stdout)[1]) for one in (first, second)]  # type: ignore[index]
     assert epochs[1] > epochs[0] > 0
+
+
+def test_the_nightly_purge_says_what_it_dropped(data_dir: Path, prepared_url: str) -> None:
+    def purge(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return backhaul("purge", *arguments, DATABASE_URL=prepared_url, DATA_DIR=str(data_dir))
+
+    usual, refused = purge(), purge("--days", "0")
+
+    assert usual.returncode == 0, usual.stderr
+    assert "Older than 180 days: 0 feed rows, 0 tombstones and 0 memberships" in usual.stdout
+    assert refused.returncode == 2
