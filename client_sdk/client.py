@@ -247,7 +247,6 @@ class FieldClient:
             sync_once(
                 self.replica,
                 server,
-                mint=mint_replica,
                 page_size=page_size,
                 now=lambda: _ms(self._now()),
                 report=report,

@@ -354,14 +354,15 @@ class SqliteReplica:
                 (_text(void_body(entry.mutation, problem)), entry.replica, entry.n),
             )
 
-    def reopen(self, replica: str, from_n: int) -> None:
+    def reopen(self, replica: str, from_n: int) -> bool:
         with self._writing():
-            self._run("UPDATE outbox SET acknowledged = 0 WHERE wanted AND replica = ? AND n >= ?", (replica, from_n))
+            lost = "wanted AND acknowledged AND replica = ? AND n >= ?"
+            return self._run(f"UPDATE outbox SET acknowledged = 0 WHERE {lost}", (replica, from_n)).rowcount > 0
 
-    def rename(self, replica: str, forked_at: int, new: str) -> None:
+    def rename(self, replica: str, forked_at: int, new: str, known: Mapping[str, int]) -> None:
         with self._writing():
             before = self.outbox()
-            after = renumber(before, replica, forked_at, new)
+            after = renumber(before, replica, forked_at, new, known)
             for old, entry in zip(before, after, strict=True):
                 if old is not entry:
                     self._run(
@@ -403,7 +404,10 @@ class SqliteReplica:
         before, on_top_before = self._versions(among), self._covering()
         if position.fresh:
             self._run("DELETE FROM member")
-            self._drop_replaced(page.as_of)
+            # What a complete pull brings counts, whatever is held: that may be of a time before a restore.
+            self._run("DELETE FROM record WHERE (entity, id) IN (SELECT entity, id FROM staged WHERE op != 'evict')")
+            self._run("UPDATE record SET push_seq = 0")
+            self._put("push_seq", 0)
         self._run(
             "INSERT INTO record SELECT entity, id, version, clock, data, 0 FROM staged WHERE op != 'evict' ORDER BY seq"
             " ON CONFLICT DO UPDATE SET version = excluded.version, clock = excluded.clock, data = excluded.data,"
@@ -433,14 +437,6 @@ class SqliteReplica:
         """Records that own work is shown on top of."""
         rows = self._rows("SELECT DISTINCT entity, id FROM outbox WHERE wanted AND NOT covered")
         return {Key(entity, id) for entity, id in rows}
-
-    def _drop_replaced(self, as_of: int) -> None:
-        """What the complete pull brings counts whatever version is held: that may be of a time before a restore."""
-        self._run(
-            "DELETE FROM record WHERE push_seq <= ?"
-            " AND (entity, id) IN (SELECT entity, id FROM staged WHERE op != 'evict')",
-            (as_of,),
-        )
 
     def _sweep(self, as_of: int) -> set[Key]:
         """Drop records that lie in no scope any more, unless unsent work is about them. Returns those."""
@@ -478,11 +474,9 @@ class SqliteReplica:
     def restart(self) -> None:
         with self._writing():
             self._run("DELETE FROM staged")
-            self._run("UPDATE record SET push_seq = 0")
             self._run("UPDATE outbox SET acknowledged = 0 WHERE wanted")
             self._put("cursor", None)
             self._put("fresh", 1)
-            self._put("push_seq", 0)
 
     def clear(self, outbox: bool) -> None:
         """Forget server state; with `outbox` also all own work (a lost device)."""

@@ -134,13 +134,15 @@ class MemoryReplica:
     def _replace(self, entry: Entry, by: Entry) -> None:
         self._outbox = [by if (e.replica, e.n) == (entry.replica, entry.n) else e for e in self._outbox]
 
-    def reopen(self, replica: str, from_n: int) -> None:
+    def reopen(self, replica: str, from_n: int) -> bool:
+        lost = any(e.acknowledged and e.replica == replica and e.n >= from_n for e in self._outbox)
         self._outbox = [
             replace(e, acknowledged=False) if e.replica == replica and e.n >= from_n else e for e in self._outbox
         ]
+        return lost
 
-    def rename(self, replica: str, forked_at: int, new: str) -> None:
-        self._outbox = renumber(self._outbox, replica, forked_at, new)
+    def rename(self, replica: str, forked_at: int, new: str, known: Mapping[str, int]) -> None:
+        self._outbox = renumber(self._outbox, replica, forked_at, new, known)
         count = sum(1 for entry in self._outbox if entry.replica == new)
         self._position = replace(self._position, replica=new, next_n=count + 1)
 
@@ -163,10 +165,9 @@ class MemoryReplica:
         taken: set[Key] = set()
         if fresh:
             self._members.clear()
+            self._forget_pushes()
         for change in sorted(self._staged.values(), key=lambda change: change.seq):
-            held = self._records.get(change.key)
-            whatever = fresh and change.key not in taken and (held is None or held.push_seq <= page.as_of)
-            self._apply(change, whatever)
+            self._apply(change, whatever=fresh and change.key not in taken)
             taken |= {change.key} if change.op != "evict" else set()
         granted = {tally.scope for tally in page.scopes}
         self._members = {(scope, key) for scope, key in self._members if scope in granted}
@@ -222,8 +223,12 @@ class MemoryReplica:
         self._sweep()
         return changed
 
+    def _forget_pushes(self) -> None:
+        """Positions of pushes may be those of a time before a restore; a complete pull counts whatever they were."""
+        self._records = {key: replace(held, push_seq=0) for key, held in self._records.items()}
+        self._position = replace(self._position, push_seq=0)
+
     def restart(self) -> None:
         self._staged.clear()
-        self._records = {key: replace(held, push_seq=0) for key, held in self._records.items()}
-        self._position = replace(self._position, cursor=None, fresh=True, push_seq=0)
+        self._position = replace(self._position, cursor=None, fresh=True)
         self._outbox = [replace(entry, acknowledged=False) for entry in self._outbox]

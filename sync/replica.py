@@ -9,6 +9,8 @@ What a person sees is server state with the own work on top of it (`overlay`); i
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, localcontext
@@ -20,7 +22,7 @@ from sync.entity import ANY_ENTITY
 from sync.errors import CaptureRefused
 from sync.hub import blank
 from sync.moments import parse_moment
-from sync.mutation import MAX_PUSH, Mutation, Problem, Result
+from sync.mutation import MAX_PUSH, Mutation, Problem, Result, payload_hash
 from sync.protocol import Page
 from sync.record import Key
 from sync.schema import SCHEMA_VERSION
@@ -152,12 +154,15 @@ class Replica(Protocol):
         """Give up sending `entry`: its number is filled, what was captured is kept."""
         ...
 
-    def reopen(self, replica: str, from_n: int) -> None:
-        """The server lost what `replica` sent from `from_n` on: it is to be sent again."""
+    def reopen(self, replica: str, from_n: int) -> bool:
+        """The server lost what `replica` sent from `from_n` on: it is to be sent again. Was there any?"""
         ...
 
-    def rename(self, replica: str, forked_at: int, new: str) -> None:
-        """Go on under the name `new`, and give it to all mutations of `replica` from `forked_at` on."""
+    def rename(self, replica: str, forked_at: int, new: str, known: Mapping[str, int]) -> None:
+        """Go on under the name `new`, and give it to all mutations of `replica` from `forked_at` on.
+
+        known: see `renumber`.
+        """
         ...
 
     def stage(self, page: Page) -> set[Key]:
@@ -271,22 +276,36 @@ def check_group(drafts: Sequence[Draft]) -> None:
 # -- names --------------------------------------------------------------------------------------------------------
 
 
+def successor(old: str, first: Entry) -> str:
+    """The name under which what `old` began with `first` goes on.
+
+    It derives from them, so that two copies of one database that hold the same unsent work go on under the same name
+    with it, and it counts once; they part where their work differs.
+    """
+    content = f"{old}\n{first.n}\n{payload_hash(first.mutation.body).hex()}"
+    return "r_" + base64.b32encode(hashlib.sha256(content.encode()).digest()).decode()[:26]
+
+
 def renumber(
-    entries: Sequence[Entry], old: str, forked_at: int, new: str
+    entries: Sequence[Entry], old: str, forked_at: int, new: str, known: Mapping[str, int]
 ) -> list[Entry]:  # protocol §3, replica_forked
     """All `entries` (in order), with those of `old` from `forked_at` on under the name `new`, from 1.
 
-    Bases of what is still to be sent follow: a fork means that `old`'s later numbers are somebody else's. Bases of
-    acknowledged mutations stay, because the ledger knows them by their content.
+    Bases of what is still to be sent follow: a fork means that `old`'s later numbers are somebody else's. What the
+    server has already stays as it is, because the ledger knows it by its content. known: the highest n that the server
+    has of other names.
     """
     moved = [entry for entry in entries if entry.replica == old and entry.n >= forked_at]
     places = {entry.n: place for place, entry in enumerate(moved, start=1)}
-    return [_renumber(entry, old, forked_at, new, places) for entry in entries]
+    return [_renumber(entry, old, forked_at, new, places, known) for entry in entries]
 
 
-def _renumber(entry: Entry, old: str, forked_at: int, new: str, places: Mapping[int, int]) -> Entry:
+def _renumber(
+    entry: Entry, old: str, forked_at: int, new: str, places: Mapping[int, int], known: Mapping[str, int]
+) -> Entry:
     mutation, moves = entry.mutation, entry.replica == old and entry.n >= forked_at
-    if not moves and (entry.acknowledged or mutation.base.get(old, 0) < forked_at):
+    arrived = entry.acknowledged or entry.n <= known.get(entry.replica, 0)
+    if not moves and (arrived or mutation.base.get(old, 0) < forked_at):
         return entry
     n = places[entry.n] if moves else entry.n
     base = dict(mutation.base)

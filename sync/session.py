@@ -26,12 +26,9 @@ from sync.errors import (
 from sync.mutation import MAX_PUSH, Problem, Result
 from sync.protocol import DEFAULT_PAGE, Page, PullRequest, Push, SyncServer
 from sync.record import Key
-from sync.replica import Entry, Replica, first_batch, is_indivisible
+from sync.replica import Entry, Replica, first_batch, is_indivisible, successor
 from sync.schema import SCHEMA_VERSION
 from sync.wire import as_sent, results_from_extras
-
-Mint = Callable[[], str]
-"""Gives a new replica id."""
 
 Now = Callable[[], int | None]
 """The device's clock, ms; None if it has none."""
@@ -56,7 +53,7 @@ class SyncReport:
 
 
 def sync_once(
-    replica: Replica, server: SyncServer, *, mint: Mint, page_size: int = DEFAULT_PAGE, wait_s: float = 0,
+    replica: Replica, server: SyncServer, *, page_size: int = DEFAULT_PAGE, wait_s: float = 0,
     now: Now = lambda: None, report: SyncReport | None = None,
 ) -> SyncReport:  # fmt: skip
     """Bring `replica` and `server` together. wait_s: how long to wait for news if there are none.
@@ -65,17 +62,21 @@ def sync_once(
     Raises SyncError; nothing is lost then, and calling it again goes on from there.
     """
     report = report or SyncReport()
+    offered_again = False
     for _ in range(MAX_SETBACKS):
         try:
-            push_pending(replica, server, mint, now, report)
+            push_pending(replica, server, now, report)
             page = pull_news(replica, server, page_size, wait_s, report)
+            lost = compare_outbox(replica, server, page)
         except (EpochChanged, CursorExpired, InvalidCursor):
             replica.restart()
             report.restarts += 1
             continue
+        if lost and not offered_again:
+            offered_again = True
+            continue
         if replica.position.push_seq <= page.as_of:
             repair_scopes(replica, server, page, page_size, report)
-        forget_durable(replica, server, page)
         return report
     raise InvariantBroken("The server sent this device back to the start again and again.")
 
@@ -83,7 +84,7 @@ def sync_once(
 # -- push ---------------------------------------------------------------------------------------------------------
 
 
-def push_pending(replica: Replica, server: SyncServer, mint: Mint, now: Now, report: SyncReport) -> None:
+def push_pending(replica: Replica, server: SyncServer, now: Now, report: SyncReport) -> None:
     """Send everything that was not acknowledged, in order, batch by batch."""
     limit, setbacks = MAX_PUSH, 0
     while batch := first_batch(replica.unsent(), limit):
@@ -92,10 +93,10 @@ def push_pending(replica: Replica, server: SyncServer, mint: Mint, now: Now, rep
             answer = server.push(Push(name, [as_sent(entry.mutation) for entry in batch], now(), SCHEMA_VERSION))
         except ReplicaForked as fork:
             setbacks = _count(setbacks, fork)
-            _fork(replica, batch, fork, mint, report)
+            _fork(replica, server, batch, fork, report)
         except MutationGap as gap:
             setbacks = _count(setbacks, gap)
-            _fill_gap(replica, name, gap, mint, report)
+            _fill_gap(replica, server, name, gap, report)
         except UNREADABLE as error:
             if is_indivisible(batch):
                 _give_up(replica, server, batch, error, report)
@@ -127,28 +128,34 @@ def _news(result: Result) -> tuple[object, ...]:
     return result.status, result.problem, result.decisions, result.review_id
 
 
-def _fork(replica: Replica, batch: Sequence[Entry], fork: ReplicaForked, mint: Mint, report: SyncReport) -> None:
+def _fork(
+    replica: Replica, server: SyncServer, batch: Sequence[Entry], fork: ReplicaForked, report: SyncReport
+) -> None:
     """This database was copied, and its other half sent other work under our name: go on under a new one."""
     forked_at = _expect_n(fork, "forked_at")
     stored = {result.n: result for result in results_from_extras(fork.extras.get("results") or ())}
     known = [entry for entry in batch if entry.n < forked_at and entry.n in stored]
     _settle(replica, known, [stored[entry.n] for entry in known], 0, report)
-    _rename(replica, batch[0].replica, forked_at, mint, report)
+    if forked_at > batch[-1].n:
+        raise fork
+    _rename(replica, server, batch[0].replica, forked_at, report)
 
 
-def _fill_gap(replica: Replica, name: str, gap: MutationGap, mint: Mint, report: SyncReport) -> None:
+def _fill_gap(replica: Replica, server: SyncServer, name: str, gap: MutationGap, report: SyncReport) -> None:
     """The server lacks mutations that it once acknowledged: send them again, or start a new name if they are gone."""
     expected = _expect_n(gap, "expected")
     oldest = min(entry.n for entry in replica.outbox() if entry.replica == name)
     if oldest <= expected:
         replica.reopen(name, expected)
     else:
-        _rename(replica, name, oldest, mint, report)
+        _rename(replica, server, name, oldest, report)
 
 
-def _rename(replica: Replica, name: str, from_n: int, mint: Mint, report: SyncReport) -> None:
-    new = mint()
-    replica.rename(name, from_n, new)
+def _rename(replica: Replica, server: SyncServer, name: str, from_n: int, report: SyncReport) -> None:
+    moved = [entry for entry in replica.outbox() if entry.replica == name and entry.n >= from_n]
+    new = successor(name, min(moved, key=lambda entry: entry.n))
+    others = sorted(replica.names() - {name})
+    replica.rename(name, from_n, new, {other: _ask(replica, server, other).last_n for other in others})
     report.renamed.append((name, new))
 
 
@@ -207,10 +214,17 @@ def _whole_scope(replica: Replica, server: SyncServer, scope: str, page_size: in
     return pages
 
 
-def forget_durable(replica: Replica, server: SyncServer, page: Page) -> None:
-    """Let go of acknowledged work that every backup of the server contains."""
-    current = replica.position.replica
-    replica.forget(current, page.durable_n)
-    for former in sorted(replica.names() - {current}):
-        # Nothing of this page is stored: it only tells how far the former name is durable.
-        replica.forget(former, server.pull(PullRequest(page.cursor, 1, 0, former)).durable_n)
+def compare_outbox(replica: Replica, server: SyncServer, page: Page) -> bool:
+    """Let go of acknowledged work that every backup of the server contains, and open again what the server lost in a
+    restore that this device did not notice otherwise. Was there any?"""
+    lost = False
+    for name in sorted(replica.names()):
+        answer = page if name == replica.position.replica else _ask(replica, server, name)
+        replica.forget(name, answer.durable_n)
+        lost |= replica.reopen(name, answer.last_n + 1)
+    return lost
+
+
+def _ask(replica: Replica, server: SyncServer, name: str) -> Page:
+    """What the server has of a name; nothing of this page is stored."""
+    return server.pull(PullRequest(replica.position.cursor, 1, 0, name))

@@ -305,7 +305,7 @@ class ReplicaContract:
         old = replica.position.replica
         entries = [replica.capture([update(resolution=str(n))], AT)[0] for n in range(4)]
         replica.settle([(entries[n], Result(n + 1, "applied")) for n in (0, 2)], 1)
-        replica.rename(old, 4, "r_new")
+        replica.rename(old, 4, "r_new", {})
 
         assert [(e.replica, e.n) for e in replica.unsent()] == [(old, 2), (old, 3), ("r_new", 1)]
         assert replica.names() == {old, "r_new"}
@@ -331,7 +331,7 @@ class ReplicaContract:
         replica.stage(page(put(WO, 7, title="a")))
         for n in range(1, 4):
             replica.capture([update(resolution=str(n))], AT)
-        replica.rename(old, 2, "r_new")
+        replica.rename(old, 2, "r_new", {})
         [later] = replica.capture([update(resolution="4")], AT)
         names = [(e.replica, e.n, e.mutation.origin) for e in replica.outbox()]
         bases = [dict(e.mutation.base) for e in replica.outbox()]

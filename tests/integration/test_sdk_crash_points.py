@@ -95,7 +95,6 @@ def play(folder: Path, die_before: int) -> None:
         if next(statements) == die_before:
             os._exit(DIED)
 
-    names = (f"r_{n}" for n in itertools.count())
     reports = (folder / "captured.jsonl").open("a", buffering=1)
 
     def capture(*drafts: Draft, group: str | None = None) -> None:
@@ -103,16 +102,16 @@ def play(folder: Path, die_before: int) -> None:
             reports.write(json.dumps(entry.name) + "\n")
 
     server = DiskServer(folder)
-    with SqliteReplica(folder / "device.db", mint=lambda: next(names), trace=trace) as replica:
+    with SqliteReplica(folder / "device.db", trace=trace) as replica:
         capture(Draft("create", NOTE, {"parent": {"entity": "work_order", "id": "WO-1"}, "text": "a"}))
         capture(Draft("update", WO, {"resolution": "b"}), Draft("update", NOTE, {"text": "c"}), group="g")
-        sync_once(replica, server, mint=lambda: next(names), page_size=2)
+        sync_once(replica, server, page_size=2)
         capture(Draft("update", WO, {"resolution": "d"}))
         # Meanwhile a copy of this database sent something else under our next number.
         server.accept(replica.position.replica, 4, ("the copy", 4), "another")
-        sync_once(replica, server, mint=lambda: next(names), page_size=2)
+        sync_once(replica, server, page_size=2)
         replica.restart()
-        sync_once(replica, server, mint=lambda: next(names), page_size=2)
+        sync_once(replica, server, page_size=2)
 
 
 def die_everywhere(root: Path) -> None:
@@ -181,9 +180,8 @@ def test_whatever_the_moment_nothing_is_lost_doubled_or_torn(remains: list[Path]
 
 def test_the_next_sync_brings_everything_through_once(remains: list[Path]) -> None:
     for folder, replica, server in reopened(remains):
-        names = (f"r_again_{n}" for n in itertools.count())
         for _ in range(2):
-            sync_once(replica, server, mint=lambda names=names: next(names), page_size=2)
+            sync_once(replica, server, page_size=2)
         accepted = [tuple(row["name"]) for row in server.accepted() if row["name"][0] != "the copy"]
 
         assert len(set(accepted)) == len(accepted), folder

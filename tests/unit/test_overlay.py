@@ -132,7 +132,7 @@ def test_a_group_larger_than_a_push_is_refused_at_once() -> None:
 
 def test_renumbering_keeps_content_and_first_names() -> None:
     before = [entry(3, acknowledged=True), entry(4, acknowledged=True), entry(5)]
-    after = renumber(before, "r_a", 4, "r_b")
+    after = renumber(before, "r_a", 4, "r_b", {})
 
     assert [(e.replica, e.n, e.name, e.acknowledged) for e in after] == [
         ("r_a", 3, Origin("r_a", 3), True),
@@ -143,21 +143,21 @@ def test_renumbering_keeps_content_and_first_names() -> None:
 
 
 def test_a_second_renumbering_keeps_the_first_name() -> None:
-    once = renumber([entry(4)], "r_a", 4, "r_b")
+    once = renumber([entry(4)], "r_a", 4, "r_b", {})
 
-    assert [e.name for e in renumber(once, "r_b", 1, "r_c")] == [Origin("r_a", 4)]
+    assert [e.name for e in renumber(once, "r_b", 1, "r_c", {})] == [Origin("r_a", 4)]
 
 
 def test_what_the_other_copy_did_is_not_taken_for_own_work() -> None:
     """The record came back with the copy's r_a:9, and our own 4 and 5 are renamed: 5 had seen 4, and not itself."""
-    after = renumber([entry(4), entry(5, base={"hub": 20, "r_a": 9})], "r_a", 4, "r_b")
+    after = renumber([entry(4), entry(5, base={"hub": 20, "r_a": 9})], "r_a", 4, "r_b", {})
 
     assert after[1].mutation.base == {"hub": 20, "r_a": 3, "r_b": 1}
     assert after[1].mutation.body["base"] == after[1].mutation.base
 
 
 def test_a_fork_at_the_first_number_leaves_no_old_name_in_bases() -> None:
-    after = renumber([entry(1), entry(2, base={"hub": 2, "r_a": 1})], "r_a", 1, "r_b")
+    after = renumber([entry(1), entry(2, base={"hub": 2, "r_a": 1})], "r_a", 1, "r_b", {})
 
     assert after[1].mutation.base == {"hub": 2, "r_b": 1}
 
@@ -165,7 +165,7 @@ def test_a_fork_at_the_first_number_leaves_no_old_name_in_bases() -> None:
 def test_bases_of_acknowledged_work_stay_as_the_ledger_knows_them() -> None:
     kept = entry(7, "r_c", base={"hub": 1, "r_a": 5}, acknowledged=True)
     moved = entry(8, "r_c", base={"hub": 1, "r_a": 5})
-    after = renumber([entry(5), kept, moved], "r_a", 5, "r_b")
+    after = renumber([entry(5), kept, moved], "r_a", 5, "r_b", {})
 
     assert after[1] is kept
     assert after[2].mutation.base == {"hub": 1, "r_a": 4, "r_b": 1}

@@ -70,7 +70,8 @@ class OneJobServer:
         if self._fails:
             raise self._fails.pop(0)
         rows = [Change(17, "put", "tech:T-1", *WO, 17, {"hub": 17}, JOB)]
-        return Page([] if request.cursor else rows, "c", False, 17, [TALLY])
+        last_n = max((m.n for push in self.pushed for m in push.mutations), default=0)
+        return Page([] if request.cursor else rows, "c", False, 17, [TALLY], last_n=last_n)
 
 
 @pytest.fixture
