@@ -24,7 +24,7 @@ from sync.entities import ENTITY_TYPES
 from sync.errors import NotFound
 from sync.merge import RECORD
 from sync.moments import format_moment
-from sync.record import Key, Record
+from sync.record import Record
 from sync.store import Case
 
 blueprint = Blueprint("conflicts", __name__, url_prefix="/v1/conflicts", description="What waits for a person")
@@ -163,8 +163,10 @@ def _answer(case_id: str) -> Response:
     if found is None:
         raise NotFound
     case, record = found
-    past = read_history(parts().engine, Key(case.entity, case.record_id), None, TIMELINE) if record else []
-    return answer(_detail(case, record, past), headers={"ETag": etag(case_etag(case, record))})
+    # A case about a record that did not exist yet is the whole office's; the record that appeared since may not be.
+    shown = record if record and actor().sees(record.scopes) else None
+    past = read_history(parts().engine, shown.key, None, TIMELINE) if shown else []
+    return answer(_detail(case, shown, past), headers={"ETag": etag(case_etag(case, record))})
 
 
 # -- as documents -------------------------------------------------------------------------------------------------

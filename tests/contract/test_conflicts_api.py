@@ -204,6 +204,20 @@ def test_a_fact_that_fits_nowhere_can_be_corrected(api: Api, reviewer: Caller, s
     assert (shown["work_order_id"], shown["part_id"], shown["quantity"]) == (order, part, "1")
 
 
+def test_a_case_does_not_show_a_record_that_appeared_out_of_reach(api: Api) -> None:
+    device = api.enrol(api.add_technician())
+    order = api.new("WO")
+    (result,) = device.push({**edit(order, resolution="x"), "op": "update"}).json["results"]
+    depot = api.add_depot()
+    limited = api.office("dispatcher", [f"depot:{depot}"])
+    path = f"/v1/conflicts/{result['review_id']}"
+    assert limited.get(path).json["record_id"] == order
+
+    api.office().post("/v1/work-orders", {"id": order, "title": "x", "description": "secret", "resolution": "secret"})
+
+    assert "secret" not in limited.get(path).text
+
+
 # -- the list -----------------------------------------------------------------------------------------------------
 
 
