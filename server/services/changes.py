@@ -43,7 +43,7 @@ def push_changes(store: HubStore, actor: Actor, push: Push, now: int, correlatio
             known, fresh = _split(uow, replica, push.mutations)
             batch = Batch(now, actor, replica=replica)
             if fresh:
-                known |= _renamed(uow, fresh)
+                known |= _renamed(uow, push.replica, fresh)
                 todo = [mutation for mutation in fresh if mutation.n not in known]
                 missing = _merge(uow, todo, batch, known, wider)
                 if missing:
@@ -97,13 +97,13 @@ def _check_groups(fresh: Sequence[Mutation]) -> None:
             raise GroupIncomplete(group=group, expected=mutation.group_size, received=sizes[group])
 
 
-def _renamed(uow: UnitOfWork, fresh: Sequence[Mutation]) -> dict[int, Result]:
+def _renamed(uow: UnitOfWork, replica: str, fresh: Sequence[Mutation]) -> dict[int, Result]:
     """Results of mutations that came before under another name."""
-    asked = {m.n: (m.origin, payload_hash(m.body)) for m in fresh if m.origin}
-    found = uow.renamed([pair for pair in asked.values() if pair[0]]) if asked else {}
-    return {
-        n: replace(found[origin], n=n, duplicate=True) for n, (origin, _) in asked.items() if origin and origin in found
-    }
+    # A request that was long on its way may bring the first name last; but while nothing was restored, that name has
+    # gone to the other copy of the database, and the request is a fork.
+    asked = {m.n: (m.named(replica), payload_hash(m.body)) for m in fresh if m.origin or uow.epoch}
+    found = uow.renamed(list(asked.values())) if asked else {}
+    return {n: replace(found[name], n=n, duplicate=True) for n, (name, _) in asked.items() if name in found}
 
 
 def _merge(uow: UnitOfWork, todo: list[Mutation], batch: Batch, known: dict[int, Result], wider: set[Key]) -> set[Key]:
@@ -128,17 +128,19 @@ def _merge(uow: UnitOfWork, todo: list[Mutation], batch: Batch, known: dict[int,
 
 def load_view(uow: UnitOfWork, reach: Reaching, wider: set[Key]) -> tuple[View, set[Key]]:
     """The records that a push reaches, locked in sorted order; or the keys that turned out to be missing."""
-    lock = uow.reach(reach.write | wider, reach.paths)
     waiting = uow.waiting(reach.write)
+    late = reaching(waited.mutation for waited in waiting)  # they may go through in this unit of work
+    paths = reach.paths | late.paths
+    lock = uow.reach(reach.write | late.write | wider, paths)
     view = View(
-        uow.load(lock, reach.read - lock),
+        uow.load(lock, (reach.read | late.read) - lock),
         uow.blocked(reach.write | reach.read),
         waiting,
         {waited.mutation.key: waited.case_id for waited in waiting},
         lock,
     )
     # Once more with the locks held: a parent or a dependant may have come in between.
-    settled = uow.reach(lock, reach.paths) if reach.paths or wider else _parents(view, lock)
+    settled = uow.reach(lock, paths) if paths or wider else _parents(view, lock)
     return view, settled - lock
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from server.store.engine import driver
 from server.store.saving import append_audit
+from sync.clock import EPOCH_BITS
 
 # The head is what every writer takes last, and there it compares its epoch with the one that stands.
 LOCKED_HEAD = "SELECT seq FROM feed_head FOR UPDATE"
@@ -17,6 +18,7 @@ ROTATE = """
     UPDATE feed_epoch SET number = greatest(number + 1, %s), id = gen_random_uuid()::text, rotated_at = %s
     RETURNING number
 """
+RAISE_HEAD = "UPDATE feed_head SET seq = greatest(seq, %s)"
 MOVE = "UPDATE feed_epoch SET durable_seq = greatest(durable_seq, %s) RETURNING durable_seq"
 
 
@@ -31,6 +33,8 @@ def rotate_epoch(engine: Engine, least: int, now: int, audit: Mapping[str, Any])
     with driver(engine) as connection:
         connection.execute(LOCKED_HEAD)
         number = _number(connection.execute(ROTATE, [least, now]))
+        # Positions of the lost timeline must not be read as positions of this one: devices still name them.
+        connection.execute(RAISE_HEAD, [number << EPOCH_BITS])
         append_audit(connection, now, [{**audit, "detail": {"epoch": number}}])
         connection.commit()
     return number

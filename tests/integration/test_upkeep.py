@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from server.store.cases import claim_case, release_case
 from server.store.engine import make_engine, transaction
-from server.store.epochs import move_durable, rotate_epoch
+from server.store.epochs import feed_position, move_durable, rotate_epoch
 from server.store.hub import PostgresHub
 from server.store.migrate import upgrade
 from server.store.purge import purge
@@ -44,6 +44,7 @@ def store(engine: Engine) -> PostgresHub:
 
 def test_an_epoch_is_the_least_that_is_asked_for_or_one_more_than_the_last(engine: Engine, store: PostgresHub) -> None:
     assert [rotate_epoch(engine, 500, NOW, AUDIT) for _ in range(2)] == [500, 501]
+    assert feed_position(engine) >= 501 << 32, "no position of the lost timeline is one of this"
 
     assert read(store).epoch == 501
     with store.begin() as uow:

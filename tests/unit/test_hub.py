@@ -441,6 +441,19 @@ def test_what_waited_may_not_do_more_than_what_did_not(hub: Hub) -> None:
     assert len(hub.open_cases()) == 1
 
 
+def test_what_waited_goes_through_also_if_it_refers_to_other_records(hub: Hub) -> None:
+    used = {"work_order_id": "WO-1", "part_id": "P-1", "quantity": "1", "uom": "ea"}
+    backup = hub.store.backup()
+    hub.one(TABLET, mutation(1, "create", "part_consumption", "C-7", used))
+    seen = hub.record("part_consumption", "C-7").clock
+    hub.store.restore(backup, epoch=1)
+    hub.one(ADA, mutation(1, "update", "part_consumption", "C-7", {"location_id": "VAN-1"}, seen))
+    hub.one(TABLET, mutation(1, "create", "part_consumption", "C-7", used))
+
+    assert hub.data("part_consumption", "C-7")["location_id"] == "VAN-1"
+    assert hub.open_cases() == []
+
+
 def test_what_waits_is_not_applied_where_its_sender_cannot_reach(hub: Hub) -> None:
     hub.one(ADA, mutation(1, "update", "task", "TK-7", {"title": "Mine"}, {HUB: 99}))
     hub.office("create", "task", "TK-7", {"work_order_id": "WO-2", "title": "Ben's"})
