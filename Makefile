@@ -46,7 +46,7 @@ $(BIN)/python:
 	fi
 
 .PHONY: run
-run: setup ## start server, console and two simulated technicians (PORT=8080 HOST=127.0.0.1)
+run: setup ## start the server, and two technicians who live through a day offline (PORT=8080 HOST=127.0.0.1)
 	@exec $(BIN)/backhaul run --demo --host $(HOST) --port $(PORT)
 
 .PHONY: test
