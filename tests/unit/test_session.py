@@ -262,6 +262,40 @@ def test_two_copies_that_hold_the_same_unsent_work_send_it_once(field: Field) ->
     assert b.shown_all("note") == c.shown_all("note")
 
 
+def test_copies_send_work_that_builds_on_own_work_once_too(field: Field) -> None:
+    a = field.device()
+    b = copied(a)
+    edit(b, labour={"$append": [{"minutes": 10}]})
+    edit(b, labour={"$append": [{"minutes": 20}]})
+    c = copied(b)
+    note(c, "N-c")
+    note(a, "N-a")
+    for device in (a, b, c, b):
+        field.sync(device)
+
+    assert field.values(WO)["labour"] == [{"minutes": 10}, {"minutes": 20}]
+    assert b.shown_all("note") == c.shown_all("note")
+    assert b.shown_all("note").keys() == {"N-a", "N-c"}
+
+
+def test_what_the_server_has_of_another_name_is_not_touched_by_a_fork(field: Field) -> None:
+    a = field.device()
+    backup = field.hub.backup()
+    b = copied(a)
+    edit(b, resolution="one")
+    b.rename("r_1", 2, "r_later", {})
+    edit(b, resolution="two")
+    field.sync(b)
+    field.hub.restore(backup, epoch=7)
+    note(a, "N-a")
+    field.sync(a)
+    report = field.sync(b)
+
+    assert [old for old, _ in report.renamed] == ["r_1"]
+    assert field.values(WO)["resolution"] == "two"
+    assert all(entry.acknowledged for entry in b.outbox())
+
+
 def test_results_of_a_fork_may_be_documents(field: Field) -> None:
     a = field.device()
     note(a, "N-1")
@@ -309,6 +343,28 @@ def test_new_work_reaches_a_restored_server_before_the_device_knows_of_it(field:
 
     assert report.restarts == 1
     assert {"N-1", "N-2"} <= {key.id for key in field.hub.state.records}
+
+
+def test_a_restore_between_a_push_and_the_first_page_is_noticed(field: Field) -> None:
+    """Without a cursor nothing says that the server is another one than the one that took the work."""
+    a = field.device()
+    backup = field.hub.backup()
+    field.hub.restore(backup, epoch=7)
+    edit(a, resolution="x")
+
+    class CutOff(Between):
+        def pull(self, request: PullRequest) -> Page:
+            if request.cursor is None:
+                raise Unavailable
+            return super().pull(request)
+
+    with pytest.raises(Unavailable):
+        field.sync(a, CutOff(field.server()))
+    field.hub.restore(backup, epoch=8)
+    field.sync(a)
+
+    assert field.values(WO)["resolution"] == "x"
+    assert a.shown(WO) == field.values(WO)
 
 
 def test_what_is_in_every_backup_is_kept_no_longer(field: Field) -> None:
