@@ -178,7 +178,10 @@ def test_bases_of_acknowledged_work_stay_as_the_ledger_knows_them() -> None:
 def test_records_are_needed_by_unsent_work_on_them_and_on_what_refers_to_them() -> None:
     parent = {"entity": "work_order", "id": "WO-9"}
     note = Entry("r_a", Mutation(1, "note", "N-1", "update", {"text": "x"}))
-    used = Entry("r_a", Mutation(2, "part_consumption", "C-1", "create", {"work_order_id": "WO-2", "part_id": "P-1"}))
+    used = Entry(
+        "r_a",
+        Mutation(2, "part_consumption", "C-1", "create", {"work_order_id": "WO-2", "part_id": "P-1", "task_id": None}),
+    )
     sent = Entry("r_a", Mutation(3, "work_order", "WO-3", "update"), acknowledged=True)
     shown = {Key("note", "N-1"): {"parent": parent}}
 

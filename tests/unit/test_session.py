@@ -15,7 +15,7 @@ from sync.device_memory import MemoryReplica
 from sync.errors import EpochChanged, InvariantBroken, Malformed, MutationGap, ReplicaForked, TooLarge, Unavailable
 from sync.memory import MemoryHub
 from sync.mutation import Result
-from sync.protocol import Page, PullRequest, Push, PushResult, SyncServer
+from sync.protocol import Page, PullRequest, Push, PushResult, ScopeTally, SyncServer
 from sync.record import Key
 from sync.replica import Draft
 from sync.session import SyncReport, sync_once
@@ -545,6 +545,30 @@ def test_a_fork_that_does_not_say_where_changes_nothing() -> None:
     with pytest.raises(ReplicaForked):
         sync_once(replica, server)
     assert replica.names() == {"r_1"}
+
+
+def test_a_fork_after_everything_that_was_sent_changes_nothing() -> None:
+    replica = MemoryReplica("r_1")
+    note(replica, "N-1")
+    server = Between(Scripted(), push=lambda push: fail(ReplicaForked(forked_at=2)))
+
+    with pytest.raises(ReplicaForked):
+        sync_once(replica, server)
+    assert replica.names() == {"r_1"}
+
+
+def test_a_page_older_than_an_answer_is_not_compared() -> None:
+    """A follower of the database lags behind: its tallies say nothing about records from the answer."""
+    replica = MemoryReplica("r_1")
+    replica.stage(Page([], "c", False, 1, [ScopeTally("tech:T-1", 0, "0" * 16)]))
+    note(replica, "N-1")
+    record = {"entity": "note", "id": "N-1", "version": 1, "clock": {"hub": 1}, "data": {"text": "merged"}}
+    answer = PushResult([Result(1, "merged", record=record)], 1, committed_seq=9)
+    page = Page([], "d", False, 8, [ScopeTally("tech:T-1", 7, "f" * 16)], last_n=1)
+    report = sync_once(replica, Scripted(answer, page))
+
+    assert report.repaired == []
+    assert replica.shown(NOTE) == {"text": "merged"}
 
 
 def test_a_device_that_is_sent_back_to_the_start_for_ever_gives_up(field: Field) -> None:
