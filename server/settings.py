@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,6 +180,16 @@ def from_environ(environ: Mapping[str, str] | None = None, **overrides: object) 
     settings = Settings(**values)
     _check_together(settings)
     return settings
+
+
+def count_together(folder: Path) -> None:
+    """Let the processes that are forked from this one add up their metrics, in files in `folder`, emptied first.
+
+    prometheus_client takes that from the environment when it is imported, so call this before the app is.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 
 def _parsed(one: dataclasses.Field[Any], raw: str) -> Any:

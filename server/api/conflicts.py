@@ -19,6 +19,7 @@ from server.store.keyset import Window
 from server.store.listing import CASE_FILTERABLE, CASE_SORTABLE, Past, find_case, list_cases, read_history
 from server.web.auth import AUDITOR, DISPATCHER, INVENTORY_CONTROLLER, REVIEWER, allow, current_caller
 from server.web.body import Blueprint, Envelope, answer
+from server.web.correlation import correlation_id
 from server.web.paging import next_after, read_list_query
 from sync.entities import ENTITY_TYPES
 from sync.errors import NotFound
@@ -149,11 +150,8 @@ def show(case_id: str) -> Response:
 def resolve(decided: Mapping[str, Any], case_id: str) -> Response:
     """The decision is a write that follows all it has seen: it goes to every device, and no replay reopens it."""
     here, who, tag = parts(), actor(), wanted_tag()
-    retrying(
-        lambda: resolve_case(
-            here.store, who, case_id, decided["option"], decided["values"], decided["reason"], tag, here.clock()
-        )
-    )
+    option, values, reason, call = decided["option"], decided["values"], decided["reason"], correlation_id()
+    retrying(lambda: resolve_case(here.store, who, case_id, option, values, reason, tag, here.clock(), call))
     here.wake()
     return _answer(case_id)
 

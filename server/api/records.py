@@ -25,6 +25,7 @@ from server.store.keyset import Window
 from server.store.listing import Past, find_record, list_records, read_history, sortable_fields
 from server.web.auth import ROLES, TECHNICIAN, allow, current_caller
 from server.web.body import Blueprint, answer
+from server.web.correlation import correlation_id
 from server.web.paging import next_after, read_list_query
 from sync.entities import ENTITY_TYPES
 from sync.entity import EntityType, Field
@@ -233,8 +234,8 @@ def _create(entity: EntityType, body: Mapping[str, Any]) -> Response:
     id = values.pop("id")
     if not isinstance(id, str) or not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", id, re.ASCII):
         raise Unprocessable(errors=[{"path": "id", "detail": "1 to 64 of A-Z a-z 0-9 _ . : -"}])
-    key, who = Key(entity.name, id), actor()
-    record = _writing(lambda: create_record(here.store, who, key, values, here.clock()))
+    key, who, call = Key(entity.name, id), actor(), correlation_id()
+    record = _writing(lambda: create_record(here.store, who, key, values, here.clock(), call))
     here.wake()
     response = _answer(record, 201)
     response.headers["Location"] = f"/v1/{entity.plural}/{id}"
@@ -242,17 +243,17 @@ def _create(entity: EntityType, body: Mapping[str, Any]) -> Response:
 
 
 def _update(key: Key, values: Mapping[str, Any]) -> Response:
-    here, who, version = parts(), actor(), wanted_version()
+    here, who, version, call = parts(), actor(), wanted_version(), correlation_id()
     _visible(key)  # before anything else is said about it
-    record = _writing(lambda: update_record(here.store, who, key, values, version, here.clock()))
+    record = _writing(lambda: update_record(here.store, who, key, values, version, here.clock(), call))
     here.wake()
     return _answer(record)
 
 
 def _delete(key: Key) -> Response:
-    here, who, version = parts(), actor(), wanted_version()
+    here, who, version, call = parts(), actor(), wanted_version(), correlation_id()
     _visible(key)
-    _writing(lambda: delete_record(here.store, who, key, version, here.clock()))
+    _writing(lambda: delete_record(here.store, who, key, version, here.clock(), call))
     here.wake()
     return Response(status=204)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from server.cli.logs import log_config
 from server.cli.options import Subparsers, add_command, fail, settings_of
-from server.settings import Settings, SettingsError
+from server.settings import Settings, SettingsError, count_together
 
 GRACE_S = 30  # a long poll or a stream lasts up to 25 s
 STUCK_S = 60  # a process whose main loop shows no sign of life for that long is replaced
@@ -45,6 +45,8 @@ def serve(args: argparse.Namespace) -> int:
     workers = args.workers or os.cpu_count() or 1
     listener = listen(settings)
     print(f"listening on {url_of(listener)} with {workers} processes", flush=True)
+    if workers > 1:
+        count_together(settings.data_dir / "metrics")
     serve_forever(settings, listener, workers)
     return 0
 

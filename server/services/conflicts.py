@@ -34,7 +34,7 @@ def case_etag(case: Case, record: Record | None) -> str:
 
 def resolve_case(
     store: HubStore, actor: Actor, case_id: str, option: str, values: Mapping[str, Any] | None, reason: str,
-    etag: str | None, now: int,
+    etag: str | None, now: int, correlation_id: str | None = None,
 ) -> Case:  # fmt: skip
     """The case as decided. etag: what the person saw, None for whatever stands.
 
@@ -67,6 +67,7 @@ def resolve_case(
             batch.superseded = [other for other in batch.superseded if other != case_id]
             audit = {
                 "actor": actor.name, "action": "conflict.resolve", "subject": f"case:{case_id}",
+                "correlation_id": correlation_id,
                 "detail": {"option": option, "reason": reason, "record": f"{case.entity}:{case.record_id}"},
             }  # fmt: skip
             complete(uow, sender, view, batch, [audit])

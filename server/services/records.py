@@ -32,28 +32,38 @@ from sync.waiting import release
 from sync.wire import record_to_wire
 
 
-def create_record(store: HubStore, actor: Actor, key: Key, values: Mapping[str, Any], now: int) -> Record:
+def create_record(
+    store: HubStore, actor: Actor, key: Key, values: Mapping[str, Any], now: int, correlation_id: str | None = None
+) -> Record:
     """A new record. Raises AlreadyExists with `current`, Unprocessable, ServerField, Forbidden."""
-    created = write_record(store, actor, _mutation("create", key, values, None, now), now, expect=None)
+    created = write_record(store, actor, _mutation("create", key, values, None, now), now, None, correlation_id)
     assert created is not None
     return created
 
 
 def update_record(
-    store: HubStore, actor: Actor, key: Key, values: Mapping[str, Any], version: int | None, now: int
+    store: HubStore,
+    actor: Actor,
+    key: Key,
+    values: Mapping[str, Any],
+    version: int | None,
+    now: int,
+    correlation_id: str | None = None,
 ) -> Record:
     """The record with `values` in place of the present ones. version: the one the writer saw, None for any ("*").
 
     Raises NotFound, PreconditionFailed with `current`, Unprocessable, ServerField, Forbidden.
     """
-    updated = write_record(store, actor, _mutation("update", key, values, version, now), now, expect=version)
+    updated = write_record(store, actor, _mutation("update", key, values, version, now), now, version, correlation_id)
     assert updated is not None
     return updated
 
 
-def delete_record(store: HubStore, actor: Actor, key: Key, version: int | None, now: int) -> None:
+def delete_record(
+    store: HubStore, actor: Actor, key: Key, version: int | None, now: int, correlation_id: str | None = None
+) -> None:
     """The record gone, its tombstone in the feed. Raises NotFound, PreconditionFailed, Forbidden."""
-    write_record(store, actor, _mutation("delete", key, {}, version, now), now, expect=version)
+    write_record(store, actor, _mutation("delete", key, {}, version, now), now, version, correlation_id)
 
 
 def _mutation(op: str, key: Key, values: Mapping[str, Any], version: int | None, now: int) -> Mutation:
@@ -65,7 +75,9 @@ def _mutation(op: str, key: Key, values: Mapping[str, Any], version: int | None,
     return mutation
 
 
-def write_record(store: HubStore, actor: Actor, mutation: Mutation, now: int, expect: int | None) -> Record | None:
+def write_record(
+    store: HubStore, actor: Actor, mutation: Mutation, now: int, expect: int | None, correlation_id: str | None = None
+) -> Record | None:
     """One office mutation in a unit of work of its own; the record after it, None once it is deleted."""
     wider: set[Key] = set()
     for _ in range(MAX_ROUNDS):
@@ -82,7 +94,7 @@ def write_record(store: HubStore, actor: Actor, mutation: Mutation, now: int, ex
             if result.status == "rejected" or result.problem:
                 assert result.problem is not None
                 raise _refusal(result.problem)
-            complete(uow, sender, view, batch, [_audit(actor, mutation, result)])
+            complete(uow, sender, view, batch, [{**_audit(actor, mutation, result), "correlation_id": correlation_id}])
             uow.commit()
         after = view.records[mutation.key]
         return None if after.deleted else after

@@ -161,6 +161,7 @@ def test_a_decision_is_in_the_audit(api: Api, reviewer: Caller, dispute: Dispute
     (entry,) = api.office("auditor").get(f"/v1/audit?subject=case:{dispute.case_id}").json["items"]
 
     assert (entry["action"], entry["actor"]) == ("conflict.resolve", "user:reviewer")
+    assert entry["correlation_id"]
 
 
 # -- mutations that wait whole ------------------------------------------------------------------------------------

@@ -93,6 +93,7 @@ def test_serve_answers_from_several_processes_and_ends_on_sigterm(data_dir: Path
         each_anew = httpx.Limits(max_keepalive_connections=0)
         with httpx.Client(base_url=found[1], timeout=30, limits=each_anew) as http, ThreadPoolExecutor(16) as pool:
             answers = list(pool.map(lambda _: http.get("/readyz"), range(64)))
+            scrapes = [http.get("/metrics").text for _ in range(8)]
         server.terminate()
         status = server.wait(timeout=30)
     finally:
@@ -103,6 +104,8 @@ def test_serve_answers_from_several_processes_and_ends_on_sigterm(data_dir: Path
     lines = [json.loads(line) for line in (data_dir / "log").read_text().splitlines()]
 
     assert {answer.status_code for answer in answers} == {200}
+    counted = 'backhaul_requests_total{endpoint="/readyz",method="GET",status="200"} 64.0'
+    assert all(counted in scrape for scrape in scrapes), "whichever process is asked answers for both"
     assert len({line["pid"] for line in lines if line.get("event") == "request_answered"}) == 2
     assert status == 0
 
