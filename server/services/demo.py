@@ -6,8 +6,6 @@ Loading it again leaves every record that exists as it is, whatever has become o
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import Any
 
 from server.services import demo_catalog as words
 from server.services.records import write_records
+from sync.entities.toolkit_item import toolkit_item_id
 from sync.errors import InvariantBroken
 from sync.mutation import MAX_PUSH, Mutation
 from sync.store import Actor, HubStore
@@ -135,12 +134,6 @@ def depot_id(number: int) -> str:
 def work_order_id(number: int) -> str:
     """WO-10001 is the first."""
     return f"WO-{10_001 + number}"
-
-
-def toolkit_item_id(location: str, part: str, lot: str = "", serial: str = "") -> str:
-    """The same for whoever makes the record of that stock: `ti_` and 26 characters of the stock key's SHA-256."""
-    stock_key = "\n".join((location, part, lot, serial, "company", "usable"))
-    return "ti_" + base64.b32encode(hashlib.sha256(stock_key.encode()).digest()).decode()[:26].lower()
 
 
 def _create(entity: str, id: str, values: Mapping[str, Any]) -> Mutation:
@@ -299,7 +292,7 @@ def _item(
         "minimum": None if minimum is None else str(minimum),
         "maximum": None if maximum is None else str(maximum),
     }
-    return _create("toolkit_item", toolkit_item_id(location, part.id, lot or "", serial or ""), values)
+    return _create("toolkit_item", toolkit_item_id(location, part.id, lot, serial), values)
 
 
 # -- work ---------------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ Quantities follow from what was received, moved, used and counted. Nobody sets t
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from datetime import datetime
 from decimal import Decimal
 
@@ -86,3 +88,12 @@ class ToolkitItem:
     last_counted_at: datetime | None = moment(
         policy="last_writer", server=True, default=None, doc="when somebody last counted it"
     )
+
+
+def toolkit_item_id(
+    location: str, part: str, lot: str | None = None, serial: str | None = None,
+    ownership: str = "company", condition: str = "usable",
+) -> str:  # fmt: skip
+    """The id of the record of that stock: the same for whoever makes it, hub or device."""
+    stock_key = "\n".join((location, part, lot or "", serial or "", ownership, condition))
+    return "ti_" + base64.b32encode(hashlib.sha256(stock_key.encode()).digest()).decode()[:26].lower()
