@@ -55,7 +55,8 @@ class Entry:
 class Journal:
     """entries: what had an effect, in order. answers: the stored result of every name; hashes, contents: what it named.
     seqs: the feed position that contains it. requests: (device, technician, text) of every push that was answered.
-    decided: (record, what the person had seen, fields) of every decision."""
+    decided: (record, what the person had seen, fields) of every decision.
+    told: the contents of all entries."""
 
     entries: list[Entry] = field(default_factory=list)
     answers: dict[Name, Result] = field(default_factory=dict)
@@ -64,11 +65,12 @@ class Journal:
     seqs: dict[Name, int] = field(default_factory=dict)
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     decided: list[tuple[Key, Clock, frozenset[str]]] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
 
     def copy(self) -> Journal:
         return Journal(
             list(self.entries), dict(self.answers), dict(self.hashes), dict(self.contents), dict(self.seqs),
-            list(self.requests), list(self.decided),
+            list(self.requests), list(self.decided), set(self.told),
         )  # fmt: skip
 
     def note_push(self, push: Push, results: Sequence[Result], seq: int, now: int) -> list[Entry]:
@@ -86,6 +88,7 @@ class Journal:
             if result.duplicate:
                 self._check_renamed(mutation, result)
                 continue
+            self.told.add(self.contents[name])
             whole = result.problem is not None
             fresh.append(Entry(push.replica, mutation, result, not whole, result.version, now))
         _check_groups(fresh)
@@ -103,11 +106,16 @@ class Journal:
         demand(result.duplicate, "I4 idempotent replay", f"{name} was processed a second time")
 
     def _check_renamed(self, mutation: Mutation, result: Result) -> None:
-        demand(mutation.origin, "I2 no lost mutation", f"{mutation.n} was called a duplicate and never came before")
+        said = self.knows(mutation)
+        demand(said, "I2 no lost mutation", f"{mutation.named('')} was called a duplicate and never came before")
         first = self.answers.get(mutation.origin or ("", 0))
         if first is not None and self.hashes[mutation.origin or ("", 0)] == payload_hash(mutation.body):
             same = replace(first, n=0) == replace(result.stored(), n=0)
             demand(same, "I4 idempotent replay", f"{mutation.origin} was answered differently under another name")
+
+    def knows(self, mutation: Mutation) -> bool:
+        """Was this taken before, under whatever name?"""
+        return content_of(mutation.body) in self.told
 
     def note_office(self, mutation: Mutation, version: int | None, now: int) -> None:
         """Write down an office write. mutation: its base names the version that the writer saw."""

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -194,12 +194,8 @@ class World:
         return results, self.head()
 
     def _as_first_time(self, push: Push, result: Result) -> Result:
-        from dataclasses import replace
-
         mutation = next(m for m in push.mutations if m.n == result.n)
-        known = (push.replica, result.n) in self.journal.answers or (
-            mutation.origin is not None and content_of(mutation.body) in self.journal.contents.values()
-        )
+        known = (push.replica, result.n) in self.journal.answers or self.journal.knows(mutation)
         return replace(result, duplicate=known)
 
     def _note_results(
