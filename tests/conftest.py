@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -27,6 +28,13 @@ def make_database(postgres: Databases) -> Callable[[], str]:
 def database_url(make_database: Callable[[], str]) -> str:
     """One database for all tests of this process that share it; a test that needs an empty one calls make_database."""
     return make_database()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where everything has to run (CI=true), a test that could not is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") == "true" and reporter and reporter.stats.get("skipped") and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
