@@ -63,6 +63,10 @@ def sync_once(
     """
     report = report or SyncReport()
     offered_again = False
+    if replica.position.cursor is None:
+        # Only a cursor tells of a restore. What was acknowledged before an earlier start broke off may be lost again,
+        # and numbers alone do not tell: they may be those of a copy of this database by now.
+        replica.restart()
     for _ in range(MAX_SETBACKS):
         try:
             push_pending(replica, server, now, report)
@@ -146,7 +150,9 @@ def _fill_gap(replica: Replica, server: SyncServer, name: str, gap: MutationGap,
     expected = _expect_n(gap, "expected")
     oldest = min(entry.n for entry in replica.outbox() if entry.replica == name)
     if oldest <= expected:
-        replica.reopen(name, expected)
+        # All of it: what the server has below `expected` may be the work of a copy of this database, and then it has to
+        # say so; and `expected` may lie in the middle of a group.
+        replica.reopen(name, oldest)
     else:
         _rename(replica, server, name, oldest, report)
 
@@ -221,7 +227,9 @@ def compare_outbox(replica: Replica, server: SyncServer, page: Page) -> bool:
     for name in sorted(replica.names()):
         answer = page if name == replica.position.replica else _ask(replica, server, name)
         replica.forget(name, answer.durable_n)
-        lost |= replica.reopen(name, answer.last_n + 1)
+        if replica.reopen(name, answer.last_n + 1):
+            replica.reopen(name, 1)  # see _fill_gap
+            lost = True
     return lost
 
 
