@@ -92,6 +92,11 @@ def hindrance(mutation: Mutation, around: Surroundings) -> Hindrance | None:
     )
 
 
+def id_taken() -> Hindrance:
+    """A creation under the id of a record that its sender cannot reach."""
+    return Hindrance(Problem("id_taken", "This id cannot be used for a new record."), type="id_taken")
+
+
 def _absent(mutation: Mutation, around: Surroundings) -> Hindrance:
     case = around.blocked(mutation.key)
     if case:

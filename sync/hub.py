@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from sync.admit import Hindrance, Surroundings, hindrance, is_fact
+from sync.admit import Hindrance, Surroundings, hindrance, id_taken, is_fact
 from sync.clock import HUB, Clock, Dot, Origin, contains, next_version
 from sync.entities import ENTITY_TYPES
-from sync.merge import RECORD, FieldChange, Merged, Stamp, merge_delete, merge_patch
+from sync.merge import RECORD, FieldChange, Merged, Stamp, merge_delete, merge_patch, same
 from sync.moments import format_moment
 from sync.mutation import Decision, Mutation, Problem, Result
 from sync.policy import SKEW_BOUND_MS
 from sync.record import MISSING, Key, Record
-from sync.scopes import path_fields, references, scopes_of, target_of
+from sync.scopes import passed_through, path_fields, references, scopes_of, target_of
 from sync.store import Actor, Batch, Case, HistoryEntry, Times, Waiting, join_cases
 from sync.wire import record_to_wire
 
@@ -51,7 +51,9 @@ def reaching(mutations: Iterable[Mutation]) -> Reaching:
             target = target_of(spec, value) if spec and spec.type == "reference" else None
             if target:
                 reach.read.add(target)
-        if mutation.op != "create" and path_fields(mutation.entity) & mutation.patch.keys():
+        # Also where it is created: what a person let pass may have referred to it before it was there.
+        moving = passed_through(mutation.entity) if mutation.op == "create" else path_fields(mutation.entity)
+        if moving & mutation.patch.keys():
             reach.paths.add(mutation.key)
     return reach
 
@@ -179,7 +181,7 @@ class _Trial:
             return obstacle
         before = self.record(mutation.key)
         if before is not None and self.reachable(mutation.key, at, fact) is None:
-            return Hindrance(Problem("id_taken", "This id cannot be used for a new record."), type="id_taken")
+            return id_taken()
         start = before or blank(mutation.key)
         dot = Dot(next_version(start.version, self.sender.epoch), *self._sent_by(mutation))
         case_id = case_id_of(self.sender.replica, mutation.n)
@@ -305,7 +307,7 @@ def note(
     batch.superseded += merged.closed
     waiting = _waiting_fields(merged, stamp)
     for case_id, names in waiting.items():
-        _open(batch, _field_case(mutation, before, merged, stamp, sender, case_id, names))
+        _open(batch, _field_case(mutation, merged, stamp, sender, case_id, names))
     review = next(iter(waiting), None)
     if merged.changes or after.version != (before.version if before else 0):
         batch.history.append(_entry(mutation, before, merged, stamp, sender, review))
@@ -382,14 +384,13 @@ def _entry(
 
 def _field_case(
     mutation: Mutation,
-    before: Record | None,
     merged: Merged,
     stamp: Stamp,
     sender: Sender,
     case_id: str,
     waiting: tuple[str, ...],
 ) -> Case:
-    record = before or merged.record
+    record = merged.record
     whys = {d.field: d.why for d in merged.decisions if d.field in waiting}
     deletion = RECORD in waiting
     return Case(
@@ -401,7 +402,9 @@ def _field_case(
         fields=waiting,
         base={name: (mutation.was or {}).get(name) for name in waiting},
         current={name: record.data.get(name) for name in waiting},
-        incoming={"*": "delete"} if deletion else {name: mutation.patch.get(name) for name in waiting},
+        incoming={"*": "delete"}
+        if deletion
+        else {name: _not_standing(mutation, record, name, stamp) for name in waiting},
         evidence=_evidence(mutation, stamp.at, stamp.suspect, sender, {"why": whys}),
         technician_id=sender.actor.technician_id,
         opened_at=sender.now,
@@ -409,10 +412,21 @@ def _field_case(
     )
 
 
+def _not_standing(mutation: Mutation, record: Record, name: str, stamp: Stamp) -> Any:
+    """The other value of a field that waits: what was sent, or what it meets if what was sent stands meanwhile."""
+    state = record.fields[name]
+    if state.standing == stamp.dot:
+        others = [w for w in state.writes if w.dot != stamp.dot and not same(w.value, record.data.get(name))]
+        if others:
+            return max(others, key=lambda write: write.dot.version).value
+    return mutation.patch.get(name)
+
+
 def _evidence(mutation: Mutation, at: int, suspect: bool, sender: Sender, more: Mapping[str, Any]) -> dict[str, Any]:
     origin = mutation.named(sender.replica)
     return {
-        "origin": {"replica": origin.replica, "n": origin.n}, "sender": sender.actor.name, "base": dict(mutation.base),
+        "origin": {"replica": origin.replica, "n": origin.n}, "sent_as": {"replica": sender.replica, "n": mutation.n},
+        "sender": sender.actor.name, "base": dict(mutation.base),
         "occurred_at": format_moment(at), "received_at": format_moment(sender.now), "clock_suspect": suspect, **more,
     }  # fmt: skip
 
@@ -434,7 +448,8 @@ def _refuse(
     """Park the whole group if it may not be lost, otherwise reject it."""
     readable = [mutation for mutation in group if not mutation.fault]
     park = (not culprit.fault and obstacle.park) or any(is_fact(mutation) for mutation in readable)
-    results, case_id = [], obstacle.case_id or case_id_of(sender.replica, culprit.n)
+    results, parked = [], []
+    case_id = obstacle.case_id or case_id_of(sender.replica, culprit.n)
     for mutation, (at, suspect) in zip(group, moments, strict=True):
         problem = obstacle.problem if mutation is culprit else Problem(
             "group_failed", f"Mutation {culprit.n} of the same group was not accepted: {obstacle.problem.detail}"
@@ -442,46 +457,59 @@ def _refuse(
         if not park or mutation.fault:
             results.append(Result(mutation.n, "rejected", problem=mutation.fault or problem))
             continue
-        results.append(_park(mutation, at, suspect, problem, obstacle, case_id, culprit, sender, view, batch))
+        waiting = Waiting(case_id, sender.replica, mutation, at, suspect, sender.actor)
+        results.append(_park(waiting, problem, view, batch))
+        parked.append((mutation is culprit, waiting, problem))
+    if parked and obstacle.case_id is None:
+        # What is in the way is what a person has to look at.
+        _, waiting, problem = max(parked, key=lambda one: one[0])
+        open_whole(waiting, Hindrance(problem, type=obstacle.type), view, batch)
     return results
 
 
-def _park(
-    mutation: Mutation, at: int, suspect: bool, problem: Problem, obstacle: Hindrance, case_id: str, culprit: Mutation,
-    sender: Sender, view: View, batch: Batch,
-) -> Result:  # fmt: skip
+def _park(waiting: Waiting, problem: Problem, view: View, batch: Batch) -> Result:
     """Keep a mutation whole in a review case."""
+    mutation = waiting.mutation
     record = view.records.get(mutation.key)
-    readable = record is not None and sender.actor.sees(record.scopes)
-    if record is None:
-        held = view.blocked if mutation.op == "create" else view.awaiting
-        held.setdefault(mutation.key, case_id)
-    if obstacle.case_id is None and all(case.id != case_id for case in batch.cases):
-        batch.cases.append(
-            Case(
-                id=case_id,
-                type=obstacle.type,
-                entity=mutation.entity,
-                record_id=mutation.id,
-                # Whoever works with the record decides; a record that does not exist yet is the whole office's.
-                scopes=record.scopes if record else (),
-                fields=(),
-                base={name: (mutation.was or {}).get(name) for name in mutation.patch},
-                current={name: record.data.get(name) for name in mutation.patch} if record else {},
-                incoming={"*": "delete"} if mutation.op == "delete" else dict(mutation.patch),
-                evidence=_evidence(mutation, at, suspect, sender, {"code": problem.code, "why": {"*": problem.detail}}),
-                technician_id=sender.actor.technician_id,
-                opened_at=sender.now,
-                impact=_impact(record, 60 if is_fact(mutation) else 30),
-            )
-        )
-    batch.waiting.append(Waiting(case_id, sender.replica, mutation, at, suspect, sender.actor))
+    readable = record is not None and waiting.actor.sees(record.scopes)
+    if record is None and mutation.op == "create":
+        view.blocked.setdefault(mutation.key, waiting.case_id)
+    elif not readable and mutation.op != "create":  # whether there is no such record or one of somebody else
+        view.awaiting.setdefault(mutation.key, waiting.case_id)
+    batch.waiting.append(waiting)
     return Result(
         mutation.n,
         "parked",
         version=record.version if record and readable else None,
         clock=record.clock if record and readable else None,
-        review_id=case_id,
+        review_id=waiting.case_id,
         problem=problem,
         record=record_to_wire(record) if record and readable else None,
+    )
+
+
+def open_whole(waiting: Waiting, obstacle: Hindrance, view: View, batch: Batch) -> None:
+    """Open the review case in which a mutation waits whole, unless this batch has it already."""
+    if any(case.id == waiting.case_id for case in batch.cases):
+        return
+    mutation, record = waiting.mutation, view.records.get(waiting.mutation.key)
+    sender = Sender(waiting.actor, waiting.replica, batch.now, 0)
+    why = {"code": obstacle.problem.code, "why": {"*": obstacle.problem.detail}}
+    batch.cases.append(
+        Case(
+            id=waiting.case_id,
+            type=obstacle.type,
+            entity=mutation.entity,
+            record_id=mutation.id,
+            # Whoever works with the record decides; a record that does not exist yet is the whole office's.
+            scopes=record.scopes if record else (),
+            fields=(),
+            base={name: (mutation.was or {}).get(name) for name in mutation.patch},
+            current={name: record.data.get(name) for name in mutation.patch} if record else {},
+            incoming={"*": "delete"} if mutation.op == "delete" else dict(mutation.patch),
+            evidence=_evidence(mutation, waiting.at, waiting.suspect, sender, why),
+            technician_id=waiting.actor.technician_id,
+            opened_at=batch.now,
+            impact=_impact(record, 60 if is_fact(mutation) else 30),
+        )
     )

@@ -64,7 +64,7 @@ class HubState:
     spans: dict[Key, tuple[Span, ...]] = field(default_factory=dict)
     replicas: dict[str, ReplicaState] = field(default_factory=dict)
     ledger: dict[tuple[str, int], LedgerEntry] = field(default_factory=dict)
-    renamed: dict[tuple[Origin, bytes], Result] = field(default_factory=dict)
+    renamed: dict[tuple[str | None, Origin, bytes], Result] = field(default_factory=dict)
     history: dict[Key, tuple[HistoryEntry, ...]] = field(default_factory=dict)
     committed: dict[tuple[Key, int], int] = field(default_factory=dict)  # (key, version) → ms
     cases: dict[str, Case] = field(default_factory=dict)
@@ -172,10 +172,11 @@ class MemoryUnit:
     def ledger(self, replica: str, first_n: int, last_n: int) -> list[LedgerEntry]:
         return [self.state.ledger[replica, n] for n in range(first_n, last_n + 1) if (replica, n) in self.state.ledger]
 
-    def renamed(self, origins: Collection[tuple[Origin, bytes]]) -> dict[Origin, Result]:
-        return {
-            origin: self.state.renamed[origin, hash] for origin, hash in origins if (origin, hash) in self.state.renamed
-        }
+    def renamed(
+        self, origins: Collection[tuple[Origin, bytes]], technician_id: str | None
+    ) -> dict[tuple[Origin, bytes], Result]:
+        known = ((name, self.state.renamed.get((technician_id, *name))) for name in origins)
+        return {name: result for name, result in known if result}
 
     def reach(self, keys: Collection[Key], changed_paths: Collection[Key]) -> set[Key]:
         found = set(keys)
@@ -197,8 +198,12 @@ class MemoryUnit:
     def load(self, lock: Collection[Key], read: Collection[Key]) -> dict[Key, Record]:
         return {key: self.state.records[key] for key in sorted({*lock, *read}) if key in self.state.records}
 
-    def blocked(self, keys: Collection[Key]) -> dict[Key, str]:
-        waiting = sorted(self.state.waiting.items())
+    def blocked(self, keys: Collection[Key], technician_id: str | None) -> dict[Key, str]:
+        waiting = [
+            (name, w)
+            for name, w in sorted(self.state.waiting.items())
+            if technician_id in (None, w.actor.technician_id)
+        ]
         creations = [w for _, w in waiting if w.mutation.op == "create" and w.mutation.key not in self.state.records]
         return {w.mutation.key: w.case_id for w in reversed(creations) if w.mutation.key in keys}
 
@@ -273,7 +278,7 @@ class MemoryUnit:
             origin = (
                 Origin(sent["replica"], sent["n"]) if isinstance(sent, dict) else Origin(batch.replica.replica, entry.n)
             )
-            self.state.renamed.setdefault((origin, payload_hash(body)), entry.result)
+            self.state.renamed.setdefault((batch.replica.technician_id, origin, payload_hash(body)), entry.result)
 
     def _announce(self, batch: Batch) -> None:
         state = self.state

@@ -63,6 +63,11 @@ class Mutation:
     def key(self) -> Key:
         return Key(self.entity, self.id)
 
+    @property
+    def is_grouped(self) -> bool:
+        """Does it go together with others?"""
+        return self.group is not None and self.group_size != 1
+
     def named(self, replica: str) -> Origin:
         """The first name of this mutation when `replica` sends it."""
         return self.origin or Origin(replica, self.n)

@@ -64,8 +64,14 @@ def path_fields(name: str) -> frozenset[str]:
         for s in ENTITY_TYPES[name].scopes
         for path in (*template_paths(s.template), s.path or "")
     }
+    return passed_through(name) | (frozenset(own) & ENTITY_TYPES[name].fields.keys())
+
+
+@functools.cache
+def passed_through(name: str) -> frozenset[str]:
+    """The fields of entity `name` from which records that refer to it may read their scopes."""
     paths = [p for e in ENTITY_TYPES.values() for s in e.scopes for p in (*template_paths(s.template), s.path or "")]
-    return frozenset(own | {step for path in paths for step in path.split(".")[1:]}) & ENTITY_TYPES[name].fields.keys()
+    return frozenset(step for path in paths for step in path.split(".")[1:]) & ENTITY_TYPES[name].fields.keys()
 
 
 def _follow(entity: EntityType, id: str, data: Mapping[str, Any], path: str, values: Values) -> Any:

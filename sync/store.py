@@ -141,6 +141,11 @@ class Waiting:
     suspect: bool
     actor: Actor
 
+    @property
+    def name(self) -> tuple[str, int]:
+        """Its replica and number."""
+        return self.replica, self.mutation.n
+
 
 @dataclass(slots=True)
 class Batch:
@@ -206,8 +211,11 @@ class UnitOfWork(Protocol):
         """The processed mutations of `replica` with first_n ≤ n ≤ last_n, in order."""
         ...
 
-    def renamed(self, origins: Collection[tuple[Origin, bytes]]) -> dict[Origin, Result]:
-        """Stored results of mutations known by (origin, payload hash), under whatever name they came first."""
+    def renamed(
+        self, origins: Collection[tuple[Origin, bytes]], technician_id: str | None
+    ) -> dict[tuple[Origin, bytes], Result]:
+        """Stored results of this technician's mutations known by (origin, payload hash), under whatever name they came
+        first."""
         ...
 
     def reach(self, keys: Collection[Key], changed_paths: Collection[Key]) -> set[Key]:
@@ -220,8 +228,8 @@ class UnitOfWork(Protocol):
         not exist yet."""
         ...
 
-    def blocked(self, keys: Collection[Key]) -> dict[Key, str]:
-        """Open cases in which a whole mutation of a record waits."""
+    def blocked(self, keys: Collection[Key], technician_id: str | None) -> dict[Key, str]:
+        """Open cases in which the creation of a record waits, as this technician sent it; None: whoever did."""
         ...
 
     def waiting(self, keys: Collection[Key]) -> list[Waiting]:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from sync.admit import is_fact
-from sync.clock import HUB
+from sync.clock import HUB, Origin
 from sync.entities import ENTITY_TYPES
 from sync.errors import CursorExpired, EpochChanged, GroupIncomplete, MutationGap, NotFound, ReplicaForked, Unavailable
 from sync.feed import EVERYTHING, Cursor, checksum_text, finish, first_cursor
@@ -43,12 +43,14 @@ def push_changes(store: HubStore, actor: Actor, push: Push, now: int, correlatio
             known, fresh = _split(uow, replica, push.mutations)
             batch = Batch(now, actor, replica=replica)
             if fresh:
-                known |= _renamed(uow, push.replica, fresh)
+                known |= _renamed(uow, replica, fresh)
                 todo = [mutation for mutation in fresh if mutation.n not in known]
-                missing = _merge(uow, todo, batch, known, wider)
+                again = _repeated(push.replica, todo)
+                missing = _merge(uow, [m for m in todo if m.n not in again], batch, known, wider)
                 if missing:
                     wider |= missing
                     continue
+                known |= {n: replace(known[first].stored(), n=n, duplicate=True) for n, first in again.items()}
                 _book(batch, fresh, known, correlation_id)
             seq = uow.save(batch)
             uow.commit()
@@ -97,20 +99,29 @@ def _check_groups(fresh: Sequence[Mutation]) -> None:
             raise GroupIncomplete(group=group, expected=mutation.group_size, received=sizes[group])
 
 
-def _renamed(uow: UnitOfWork, replica: str, fresh: Sequence[Mutation]) -> dict[int, Result]:
-    """Results of mutations that came before under another name."""
+def _renamed(uow: UnitOfWork, replica: ReplicaState, fresh: Sequence[Mutation]) -> dict[int, Result]:
+    """Results of mutations that the same technician sent before under another name."""
     # A request that was long on its way may bring the first name last; but while nothing was restored, that name has
     # gone to the other copy of the database, and the request is a fork.
-    asked = {m.n: (m.named(replica), payload_hash(m.body)) for m in fresh if m.origin or uow.epoch}
-    found = uow.renamed(list(asked.values())) if asked else {}
-    return {n: replace(found[name], n=n, duplicate=True) for n, (name, _) in asked.items() if name in found}
+    asked = {m.n: (m.named(replica.replica), payload_hash(m.body)) for m in fresh if m.origin or uow.epoch}
+    found = uow.renamed(list(asked.values()), replica.technician_id) if asked else {}
+    return {n: replace(found[name], n=n, duplicate=True) for n, name in asked.items() if name in found}
+
+
+def _repeated(replica: str, todo: Sequence[Mutation]) -> dict[int, int]:
+    """Mutations that stand in one push twice, under different numbers: n → n of the first."""
+    if not any(mutation.origin for mutation in todo):
+        return {}
+    first: dict[tuple[Origin, bytes], int] = {}
+    names = {m.n: (m.named(replica), payload_hash(m.body)) for m in todo}
+    return {n: place for n, name in names.items() if (place := first.setdefault(name, n)) != n}
 
 
 def _merge(uow: UnitOfWork, todo: list[Mutation], batch: Batch, known: dict[int, Result], wider: set[Key]) -> set[Key]:
     """Merge `todo` into `batch` and add its results to `known`; or name the records that have to be loaded as well."""
     assert batch.replica is not None
     reach = reaching(todo)
-    view, missing = load_view(uow, reach, wider)
+    view, missing = load_view(uow, reach, wider, batch.actor.technician_id)
     if missing:
         return missing
     readable = [m for m in todo if not m.fault]
@@ -126,22 +137,29 @@ def _merge(uow: UnitOfWork, todo: list[Mutation], batch: Batch, known: dict[int,
     return set()
 
 
-def load_view(uow: UnitOfWork, reach: Reaching, wider: set[Key]) -> tuple[View, set[Key]]:
-    """The records that a push reaches, locked in sorted order; or the keys that turned out to be missing."""
+def load_view(
+    uow: UnitOfWork, reach: Reaching, wider: set[Key], technician_id: str | None = None
+) -> tuple[View, set[Key]]:
+    """The records that a push reaches, locked in sorted order; or the keys that turned out to be missing.
+
+    technician_id: what others sent that waits is nothing to this one; None: to the office it is.
+    """
+    lock = uow.reach(reach.write | wider, reach.paths)
+    records = uow.load(lock, reach.read - lock)
+    # Only now, with the locks held: until then others could let pass what waited, or add to it.
     waiting = uow.waiting(reach.write)
-    late = reaching(waited.mutation for waited in waiting)  # they may go through in this unit of work
-    paths = reach.paths | late.paths
-    lock = uow.reach(reach.write | late.write | wider, paths)
     view = View(
-        uow.load(lock, (reach.read | late.read) - lock),
-        uow.blocked(reach.write | reach.read),
+        records,
+        uow.blocked(reach.write | reach.read, technician_id),
         waiting,
-        {waited.mutation.key: waited.case_id for waited in waiting},
+        {w.mutation.key: w.case_id for w in waiting if technician_id in (None, w.actor.technician_id)},
         lock,
     )
+    late = reaching(w.mutation for w in waiting if w.mutation.key not in records)  # may go through in this unit of work
+    paths = reach.paths | late.paths
     # Once more with the locks held: a parent or a dependant may have come in between.
-    settled = uow.reach(lock, paths) if paths or wider else _parents(view, lock)
-    return view, settled - lock
+    settled = uow.reach(lock | late.write, paths) if paths or late.write or wider else _parents(view, lock)
+    return view, (settled | (late.read - reach.read)) - lock
 
 
 def _parents(view: View, lock: set[Key]) -> set[Key]:

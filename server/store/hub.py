@@ -112,14 +112,16 @@ class PostgresUnit:
         pushes = self._rows(OVERLAPPING, [replica, first_n, min(last_n, LARGEST)])
         return [entry for push in pushes for entry in _entries(push) if first_n <= entry.n <= last_n]
 
-    def renamed(self, origins: Collection[tuple[Origin, bytes]]) -> dict[Origin, Result]:
+    def renamed(
+        self, origins: Collection[tuple[Origin, bytes]], technician_id: str | None
+    ) -> dict[tuple[Origin, bytes], Result]:
         wanted = list(origins)
         replicas, ns = [origin.replica for origin, _ in wanted], [origin.n for origin, _ in wanted]
         places: dict[int, list[tuple[int, Row]]] = {}
-        for place, n, *push in self._rows(KNOWN_AS, [replicas, ns, [hash for _, hash in wanted]]):
+        for place, n, *push in self._rows(KNOWN_AS, [replicas, ns, [hash for _, hash in wanted], technician_id]):
             places.setdefault(place - 1, []).append((n, tuple(push)))
         opened: dict[int, dict[int, LedgerEntry]] = {}
-        found: dict[Origin, Result] = {}
+        found: dict[tuple[Origin, bytes], Result] = {}
         for place, candidates in sorted(places.items()):
             origin, hash = wanted[place]
             for n, (id, *push) in candidates:
@@ -127,7 +129,7 @@ class PostgresUnit:
                     opened[id] = {entry.n: entry for entry in _entries(tuple(push))}
                 entry = opened[id].get(n)
                 if entry and entry.hash == hash:
-                    found.setdefault(origin, entry.result)
+                    found.setdefault((origin, hash), entry.result)
         return found
 
     # -- records --------------------------------------------------------------------------------------------------
@@ -161,8 +163,9 @@ class PostgresUnit:
 
     # -- review ---------------------------------------------------------------------------------------------------
 
-    def blocked(self, keys: Collection[Key]) -> dict[Key, str]:
-        return {Key(entity, id): case_id for entity, id, case_id in self._rows(BLOCKED, columns_of(keys))}
+    def blocked(self, keys: Collection[Key], technician_id: str | None) -> dict[Key, str]:
+        rows = self._rows(BLOCKED, [*columns_of(keys), technician_id, technician_id])
+        return {Key(entity, id): case_id for entity, id, case_id in rows}
 
     def waiting(self, keys: Collection[Key]) -> list[Waiting]:
         return [waiting_of(*row) for row in self._rows(AWAITING_RECORD, columns_of(keys))]
@@ -239,7 +242,8 @@ OVERLAPPING = """
      WHERE replica = %s AND last_n >= %s AND first_n <= %s ORDER BY first_n
 """
 
-# By its own name, or by the one it was renamed to: the push that holds the mutation so named.
+# By its own name, or by the one it was renamed to: the push that holds the mutation so named. Only among the replicas
+# of one technician, whatever origin a device claims.
 KNOWN_AS = """
     WITH asked AS (
            SELECT * FROM unnest(%s::text[], %s::bigint[], %s::bytea[]) WITH ORDINALITY
@@ -250,7 +254,9 @@ KNOWN_AS = """
            SELECT asked.place, renamed.replica, renamed.n FROM asked JOIN renamed
                ON renamed.origin_replica = asked.replica AND renamed.origin_n = asked.n AND renamed.hash = asked.hash)
     SELECT named.place, named.n, held.id, held.first_n, held.hashes, held.content
-      FROM named CROSS JOIN LATERAL (
+      FROM named
+      JOIN replica ON replica.replica = named.replica AND replica.technician_id IS NOT DISTINCT FROM %s::text
+     CROSS JOIN LATERAL (
            SELECT id, first_n, hashes, content FROM push
             WHERE push.replica = named.replica AND push.last_n >= named.n ORDER BY push.last_n LIMIT 1) AS held
      WHERE held.first_n <= named.n
@@ -309,6 +315,7 @@ BLOCKED = f"""
     SELECT DISTINCT ON (entity, id) entity, id, case_id
       FROM waiting_mutation JOIN {KEYS} USING (entity, id)
      WHERE state = 'waiting' AND op = 'create'
+       AND (%s::text IS NULL OR doc -> 'actor' ->> 'technician_id' = %s::text)
        AND NOT EXISTS (SELECT FROM record WHERE record.entity = key.entity AND record.id = key.id)
      ORDER BY entity, id, replica, n
 """

@@ -20,7 +20,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy import case as sql_case
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from server.store.documents import history_in
 from server.store.engine import reading
@@ -215,15 +215,22 @@ _CASE_FILTERS = {
 CASE_FILTERABLE = tuple(_CASE_FILTERS)
 
 
+_OF_CASE = and_(record.c.entity == review_case.c.entity, record.c.id == review_case.c.record_id)
+
+
 def _case_in_reach(scopes: Collection[str]) -> ColumnElement[bool]:
-    # A case without scopes concerns a record that does not exist yet: it is the whole office's.
-    return or_(within(review_case.c.scopes, scopes), func.cardinality(review_case.c.scopes) == 0)
+    """Does a case, joined with its record, lie in reach? It does where the record is now, which may have moved."""
+    placed = func.coalesce(func.nullif(record.c.scopes, []), review_case.c.scopes, type_=ARRAY(Text))
+    # Without scopes it concerns a record that does not exist yet: it is the whole office's.
+    return or_(within(placed, scopes), func.cardinality(placed) == 0)
 
 
 def list_cases(engine: Engine, scopes: Collection[str], filters: Mapping[str, str], window: Window) -> list[Case]:
     """Review cases in reach; one more than the limit if there are more."""
-    rows = select(*_CASE).where(
-        _case_in_reach(scopes), *(_CASE_FILTERS[name] == wanted for name, wanted in filters.items())
+    rows = (
+        select(*_CASE)
+        .select_from(review_case.outerjoin(record, _OF_CASE))
+        .where(_case_in_reach(scopes), *(_CASE_FILTERS[name] == wanted for name, wanted in filters.items()))
     )
     with reading(engine) as connection:
         found = connection.execute(keyset(rows, review_case.c[window.sort], review_case.c.id, window)).all()
@@ -234,11 +241,7 @@ def find_case(engine: Engine, scopes: Collection[str], case_id: str) -> tuple[Ca
     """A review case in reach and the record it is about, from one snapshot; None if there is no such case."""
     rows = (
         select(*(column.label(f"case_{column.name}") for column in _CASE), *_RECORD)
-        .select_from(
-            review_case.outerjoin(
-                record, and_(record.c.entity == review_case.c.entity, record.c.id == review_case.c.record_id)
-            )
-        )
+        .select_from(review_case.outerjoin(record, _OF_CASE))
         .where(review_case.c.id == case_id, _case_in_reach(scopes))
     )
     with reading(engine) as connection:

@@ -220,16 +220,25 @@ class HubContract:
 
         with store.begin() as uow:
             known = uow.renamed(
-                [(Origin("r_1", 2), hashes[2]), (Origin("r_1", 3), hashes[1]), (Origin("r_9", 1), hashes[1])]
+                [(Origin("r_1", 2), hashes[2]), (Origin("r_1", 3), hashes[1]), (Origin("r_9", 1), hashes[1])], "T-1"
             )
-        assert {origin: result.n for origin, result in known.items()} == {Origin("r_1", 2): 2}
+        assert {name: result.n for name, result in known.items()} == {(Origin("r_1", 2), hashes[2]): 2}
 
     def test_a_renumbered_mutation_is_known_by_its_first_name(self, store: HubStore) -> None:
         put(store, **pushed("r_2", 5, 5, origin={"replica": "r_1", "n": 9}))
 
         with store.begin() as uow:
-            known = uow.renamed([(Origin("r_1", 9), payload_hash(body(5)))])
-        assert known[Origin("r_1", 9)].n == 5
+            name = Origin("r_1", 9), payload_hash(body(5))
+            known = uow.renamed([name], "T-1")
+        assert known[name].n == 5
+
+    def test_a_mutation_is_known_to_its_technician_only(self, store: HubStore) -> None:
+        put(store, **pushed("r_2", 5, 5, origin={"replica": "r_1", "n": 9}))
+
+        with store.begin() as uow:
+            by_first_name = [(Origin("r_1", 9), payload_hash(body(5)))]
+            by_own_name = [(Origin("r_2", 5), payload_hash(body(5)))]
+            assert uow.renamed(by_first_name, "T-2") == uow.renamed(by_own_name, "T-2") == {}
 
     # -- scopes through references --------------------------------------------------------------------------------
 
@@ -484,7 +493,8 @@ class HubContract:
         )
 
         with store.begin() as uow:
-            assert uow.blocked({TASK, NOTE, WO1}) == {TASK: "c_1"}
+            assert uow.blocked({TASK, NOTE, WO1}, "T-1") == uow.blocked({TASK}, None) == {TASK: "c_1"}
+            assert uow.blocked({TASK}, "T-2") == {}, "what another technician sent is nothing"
         put(store, task("K-1", "WO-1"))
         with store.begin() as uow:
-            assert uow.blocked({TASK}) == {}
+            assert uow.blocked({TASK}, "T-1") == {}

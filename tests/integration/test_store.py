@@ -92,9 +92,9 @@ def full_push(records: int) -> Callable[[PostgresHub], None]:
         with store.begin() as uow:
             uow.lock_replica("r_1", "T-1")
             uow.ledger("r_1", 1, records)
-            uow.renamed([(Origin("r_0", n), b"x" * 32) for n in range(records)])
+            uow.renamed([(Origin("r_0", n), b"x" * 32) for n in range(records)], "T-1")
             uow.load(uow.reach(keys, keys), {order.key for order in orders})
-            uow.blocked(keys)
+            uow.blocked(keys, "T-1")
             uow.waiting(keys)
             uow.times(range(1, records + 1), {(key, 1) for key in keys})
             uow.shown({(order.key, 0, "title") for order in orders})
