@@ -14,7 +14,7 @@ from typing import Any
 from sync.clock import EPOCH_BITS, Origin
 from sync.entities import ENTITY_TYPES
 from sync.feed import MODULUS
-from sync.mutation import Result, payload_hash
+from sync.mutation import Result, content_hash
 from sync.protocol import Change
 from sync.record import Key, Record
 from sync.scopes import references
@@ -278,7 +278,7 @@ class MemoryUnit:
             origin = (
                 Origin(sent["replica"], sent["n"]) if isinstance(sent, dict) else Origin(batch.replica.replica, entry.n)
             )
-            self.state.renamed.setdefault((batch.replica.technician_id, origin, payload_hash(body)), entry.result)
+            self.state.renamed.setdefault((batch.replica.technician_id, origin, content_hash(body)), entry.result)
 
     def _announce(self, batch: Batch) -> None:
         state = self.state

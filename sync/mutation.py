@@ -78,6 +78,14 @@ def payload_hash(body: Mapping[str, Any]) -> bytes:
     return digest({name: value for name, value in body.items() if name not in ("n", "origin")})
 
 
+def content_hash(body: Mapping[str, Any]) -> bytes:
+    """What identifies a mutation together with its first name, whoever brings it: 32 bytes.
+
+    Without `base`, in which a replica that had to be renamed names its own earlier work anew.
+    """
+    return digest({name: value for name, value in body.items() if name not in ("n", "origin", "base")})
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """The answer to one mutation. record: as a wire document, after this mutation; see `sync.wire`."""

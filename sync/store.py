@@ -214,7 +214,7 @@ class UnitOfWork(Protocol):
     def renamed(
         self, origins: Collection[tuple[Origin, bytes]], technician_id: str | None
     ) -> dict[tuple[Origin, bytes], Result]:
-        """Stored results of this technician's mutations known by (origin, payload hash), under whatever name they came
+        """Stored results of this technician's mutations known by (origin, content hash), under whatever name they came
         first."""
         ...
 

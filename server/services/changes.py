@@ -19,7 +19,7 @@ from sync.entities import ENTITY_TYPES
 from sync.errors import CursorExpired, EpochChanged, GroupIncomplete, MutationGap, NotFound, ReplicaForked, Unavailable
 from sync.feed import EVERYTHING, Cursor, checksum_text, finish, first_cursor
 from sync.hub import Reaching, Sender, View, clamp, merge_push, reaching
-from sync.mutation import Mutation, Result, payload_hash
+from sync.mutation import Mutation, Result, content_hash, payload_hash
 from sync.protocol import Page, PullRequest, Push, PushResult, ScopeTally
 from sync.record import Key
 from sync.scopes import references
@@ -103,7 +103,7 @@ def _renamed(uow: UnitOfWork, replica: ReplicaState, fresh: Sequence[Mutation]) 
     """Results of mutations that the same technician sent before under another name."""
     # A request that was long on its way may bring the first name last; but while nothing was restored, that name has
     # gone to the other copy of the database, and the request is a fork.
-    asked = {m.n: (m.named(replica.replica), payload_hash(m.body)) for m in fresh if m.origin or uow.epoch}
+    asked = {m.n: (m.named(replica.replica), content_hash(m.body)) for m in fresh if m.origin or uow.epoch}
     found = uow.renamed(list(asked.values()), replica.technician_id) if asked else {}
     return {n: replace(found[name], n=n, duplicate=True) for n, name in asked.items() if name in found}
 
@@ -113,7 +113,7 @@ def _repeated(replica: str, todo: Sequence[Mutation]) -> dict[int, int]:
     if not any(mutation.origin for mutation in todo):
         return {}
     first: dict[tuple[Origin, bytes], int] = {}
-    names = {m.n: (m.named(replica), payload_hash(m.body)) for m in todo}
+    names = {m.n: (m.named(replica), content_hash(m.body)) for m in todo}
     return {n: place for n, name in names.items() if (place := first.setdefault(name, n)) != n}
 
 

@@ -15,12 +15,12 @@ import psycopg
 from sqlalchemy import Engine
 
 from server.store import feed
-from server.store.documents import HASH_BYTES, history_in, results_in, waiting_of
+from server.store.documents import HASH_BYTES, bodies_in, history_in, results_in, waiting_of
 from server.store.engine import driver
 from server.store.rows import CASE_COLUMNS, RECORD_COLUMNS, Row, case_of, columns_of, record_of, ref_of
 from server.store.saving import save
 from sync.clock import Origin
-from sync.mutation import Result
+from sync.mutation import Result, content_hash
 from sync.record import Key, Record
 from sync.store import Batch, Case, FeedPosition, FeedSlice, HistoryEntry, LedgerEntry, ReplicaState, Times, Waiting
 
@@ -120,16 +120,16 @@ class PostgresUnit:
         places: dict[int, list[tuple[int, Row]]] = {}
         for place, n, *push in self._rows(KNOWN_AS, [replicas, ns, [hash for _, hash in wanted], technician_id]):
             places.setdefault(place - 1, []).append((n, tuple(push)))
-        opened: dict[int, dict[int, LedgerEntry]] = {}
+        opened: dict[int, dict[int, tuple[Result, bytes]]] = {}
         found: dict[tuple[Origin, bytes], Result] = {}
         for place, candidates in sorted(places.items()):
             origin, hash = wanted[place]
-            for n, (id, *push) in candidates:
+            for n, (id, first_n, _, content) in candidates:
                 if id not in opened:
-                    opened[id] = {entry.n: entry for entry in _entries(tuple(push))}
-                entry = opened[id].get(n)
-                if entry and entry.hash == hash:
-                    found.setdefault((origin, hash), entry.result)
+                    known = zip(results_in(content), map(content_hash, bodies_in(content)), strict=True)
+                    opened[id] = dict(enumerate(known, start=first_n))
+                if n in opened[id] and opened[id][n][1] == hash:
+                    found.setdefault((origin, hash), opened[id][n][0])
         return found
 
     # -- records --------------------------------------------------------------------------------------------------

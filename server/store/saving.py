@@ -17,6 +17,7 @@ from server.store.engine import Contended
 from server.store.rows import CASE_COLUMNS, case_of, case_row, record_row
 from server.store.text import dumps
 from sync.feed import MODULUS
+from sync.mutation import content_hash
 from sync.record import Key
 from sync.store import Batch, Case, FeedRow, Tally, join_cases
 from sync.validate import read_origin
@@ -194,7 +195,7 @@ def _write_renamed(connection: Connection, batch: Batch) -> None:
     """Under which name a mutation came that had another one first. All others are found by their own."""
     rows = [
         {
-            "origin_replica": origin.replica, "origin_n": origin.n, "hash": entry.hash.hex(),
+            "origin_replica": origin.replica, "origin_n": origin.n, "hash": content_hash(body).hex(),
             "replica": batch.replica.replica, "n": entry.n,
         }
         for entry, body in zip(batch.ledger, batch.bodies, strict=True)

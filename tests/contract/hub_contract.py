@@ -12,7 +12,7 @@ from sync.clock import HUB, Dot, Origin
 from sync.entities import ENTITY_TYPES
 from sync.feed import EVERYTHING, MODULUS, finish, row_hash
 from sync.hub import View
-from sync.mutation import Decision, Mutation, Problem, Result, payload_hash
+from sync.mutation import Decision, Mutation, Problem, Result, content_hash, payload_hash
 from sync.record import FieldState, Key, Record, Write
 from sync.scopes import scopes_of
 from sync.store import (
@@ -214,9 +214,9 @@ class HubContract:
         with store.begin() as uow:
             assert uow.ledger("r_1", 1, 1) == [LedgerEntry(1, hash, parked)]
 
-    def test_a_mutation_is_known_by_its_own_name_and_payload(self, store: HubStore) -> None:
+    def test_a_mutation_is_known_by_its_own_name_and_content(self, store: HubStore) -> None:
         put(store, **pushed("r_1", 1, 3))
-        hashes = {n: payload_hash(body(n)) for n in (1, 2, 3)}
+        hashes = {n: content_hash(body(n)) for n in (1, 2, 3)}
 
         with store.begin() as uow:
             known = uow.renamed(
@@ -228,7 +228,7 @@ class HubContract:
         put(store, **pushed("r_2", 5, 5, origin={"replica": "r_1", "n": 9}))
 
         with store.begin() as uow:
-            name = Origin("r_1", 9), payload_hash(body(5))
+            name = Origin("r_1", 9), content_hash(body(5))
             known = uow.renamed([name], "T-1")
         assert known[name].n == 5
 
@@ -236,9 +236,19 @@ class HubContract:
         put(store, **pushed("r_2", 5, 5, origin={"replica": "r_1", "n": 9}))
 
         with store.begin() as uow:
-            by_first_name = [(Origin("r_1", 9), payload_hash(body(5)))]
-            by_own_name = [(Origin("r_2", 5), payload_hash(body(5)))]
+            by_first_name = [(Origin("r_1", 9), content_hash(body(5)))]
+            by_own_name = [(Origin("r_2", 5), content_hash(body(5)))]
             assert uow.renamed(by_first_name, "T-2") == uow.renamed(by_own_name, "T-2") == {}
+
+    def test_a_mutation_is_known_whatever_its_base_calls_the_work_before_it(self, store: HubStore) -> None:
+        put(store, **pushed("r_1", 1, 2, base={HUB: 3, "r_1": 1}))
+        put(store, **pushed("r_2", 1, 1, base={HUB: 3, "r_2": 7}, origin={"replica": "r_0", "n": 4}))
+        own = Origin("r_1", 2), content_hash(body(2, base={HUB: 3, "r_9": 1}))
+        renamed = Origin("r_0", 4), content_hash(body(1, base={HUB: 3, "r_0": 3}))
+
+        with store.begin() as uow:
+            known = uow.renamed([own, renamed], "T-1")
+        assert {name: result.n for name, result in known.items()} == {own: 2, renamed: 1}
 
     # -- scopes through references --------------------------------------------------------------------------------
 
