@@ -357,9 +357,12 @@ def _holds_unseen(record: Record, base: Clock) -> bool:
 def _entry(
     mutation: Mutation, before: Record | None, merged: Merged, stamp: Stamp, sender: Sender, review: str | None
 ) -> HistoryEntry:
+    logs = {spec.name for spec in ENTITY_TYPES[mutation.entity].fields.values() if spec.type == "log"}
     fields = [
+        # Of a log only what came is told: entries never change, and some logs are long.
         {
-            "name": change.name, "before": change.before, "after": change.after, "sent": change.sent,
+            "name": change.name, "before": [] if change.name in logs else change.before,
+            "after": _appended(change.sent) if change.name in logs else change.after, "sent": change.sent,
             "policy": change.decision.policy if change.decision else None,
             "kept": change.decision.kept if change.decision else "incoming",
             "why": change.decision.why if change.decision else None,
@@ -380,6 +383,10 @@ def _entry(
         ]
     actor = {"kind": sender.actor.kind, "id": sender.actor.name, "replica": stamp.dot.replica, "n": stamp.dot.n or None}
     return HistoryEntry(merged.record.key, merged.record.version, stamp.at, actor, fields, review)
+
+
+def _appended(sent: Any) -> Any:
+    return sent["$append"] if isinstance(sent, Mapping) else (sent or [])
 
 
 def _field_case(

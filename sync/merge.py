@@ -185,6 +185,8 @@ def _ancestor(spec: Field, state: FieldState | None, base: Clock, was: Any, stam
     for own in chained:
         if own.dot.version > base.get(HUB, 0) and own.dot.n <= base.get(own.dot.replica or "", 0):
             return own.was
+    if isinstance(was, str) and 0 < spec.max_length < len(was):
+        return MISSING  # no device ever showed that
     return "" if was is None else was
 
 
@@ -203,11 +205,12 @@ def _count(state: FieldState | None, current: Any, sent: Any, base: Clock, stamp
 
 def _append(state: FieldState | None, current: Any, sent: Any, base: Clock, stamp: Stamp) -> Merging:
     new = sent["$append"] if isinstance(sent, Mapping) else (sent or [])
-    keys = [(stamp.at, *stamp.origin, place) for place in range(len(new))]
-    entries = [*zip(state.keys if state else (), current or (), strict=True), *zip(keys, new, strict=True)]
-    entries.sort(key=lambda entry: entry[0])
-    after = FieldState(Dot(stamp.dot.version), dots=_named(state, base, stamp), keys=tuple(key for key, _ in entries))
-    return [entry for _, entry in entries], after, None
+    held, keys = state.keys if state else (), tuple((stamp.at, *stamp.origin, place) for place in range(len(new)))
+    places, entries = (*held, *keys), [*(current or ()), *new]
+    if held and keys and keys[0] < held[-1]:  # otherwise it happened last, and a long log is not sorted again
+        order = sorted(range(len(places)), key=places.__getitem__)
+        places, entries = tuple(places[i] for i in order), [entries[i] for i in order]
+    return entries, FieldState(Dot(stamp.dot.version), dots=_named(state, base, stamp), keys=places), None
 
 
 def _add_and_remove(state: FieldState | None, sent: Any, base: Clock, stamp: Stamp) -> Merging:

@@ -5,11 +5,13 @@ Each side is compared with the common ancestor alone, so the outcome cannot depe
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 MAX_CELLS = 40_000  # 200 changed lines on both sides; some 10 ms, and no text makes a push slow
+MAX_KEPT = 512  # comparisons remembered: as many as a push has mutations, at most some 20 MB
 
 
 class Hunk(NamedTuple):
@@ -23,19 +25,23 @@ class Hunk(NamedTuple):
 def merge_texts(ancestor: str, texts: Sequence[str]) -> str | None:
     """The ancestor with the changes of all `texts`, or None if two of them touch or border the same lines."""
     lines = ancestor.splitlines(keepends=True)
-    hunks = sorted({hunk for text in texts for hunk in _changes(lines, text)})
-    # Bordering counts as touching: two lines inserted at one place have no order of their own.
-    if any(later.start <= earlier.end for earlier, later in pairwise(hunks)):
-        return None
+    hunks: list[Hunk] = []
+    for text in texts:
+        hunks = sorted({*hunks, *_changes(ancestor, text)})
+        # Bordering counts as touching: two lines inserted at one place have no order of their own.
+        if any(later.start <= earlier.end for earlier, later in pairwise(hunks)):
+            return None
     for hunk in reversed(hunks):
         lines[hunk.start : hunk.end] = hunk.lines
     return "".join(lines)
 
 
-def _changes(ancestor: Sequence[str], text: str) -> list[Hunk]:
-    changed = text.splitlines(keepends=True)
-    kept = [(-1, -1), *_common_lines(ancestor, changed), (len(ancestor), len(changed))]
-    return [Hunk(a + 1, b, tuple(changed[c + 1 : d])) for (a, c), (b, d) in pairwise(kept) if b - a > 1 or d - c > 1]
+# Every further write of a field asks about all the earlier ones again.
+@functools.lru_cache(maxsize=MAX_KEPT)
+def _changes(ancestor: str, text: str) -> tuple[Hunk, ...]:
+    before, after = ancestor.splitlines(keepends=True), text.splitlines(keepends=True)
+    kept = [(-1, -1), *_common_lines(before, after), (len(before), len(after))]
+    return tuple(Hunk(a + 1, b, tuple(after[c + 1 : d])) for (a, c), (b, d) in pairwise(kept) if b - a > 1 or d - c > 1)
 
 
 def _common_lines(one: Sequence[str], two: Sequence[str]) -> list[tuple[int, int]]:
