@@ -173,9 +173,12 @@ def _check_filters(entity: EntityType, filters: Mapping[str, str]) -> None:
             raise Unprocessable(errors=[{"path": name, "detail": f"must be {must_be}"}])
 
 
+_MOST_DIGITS: Final = 64  # stored ones have 19; PostgreSQL ends at 131,072, and beyond it is an error of its own
+
+
 def _must_be(field: Field, wanted: str) -> str | None:
     match field.type:
-        case "decimal" | "integer" if not is_decimal(wanted):
+        case "decimal" | "integer" if not is_decimal(wanted) or len(wanted) > _MOST_DIGITS:
             return "a number"
         case "moment" if moment_or_none(wanted) is None:
             return "a time with offset, such as 2026-11-20T10:15:00+01:00"
