@@ -69,6 +69,15 @@ format: setup ## sort the imports and format the code
 simulation: setup ## run random histories of devices and faults (SEEDS=0:2000)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
+.PHONY: simulation-postgres
+simulation-postgres: setup ## the same on PostgreSQL (SEEDS=0:200)
+	$(BIN)/python -m tests.simulation --store postgres --seeds $(if $(filter file,$(origin SEEDS)),0:200,$(SEEDS)) \
+	    --out build/simulation-postgres.json
+
+.PHONY: simulation-bugs
+simulation-bugs: setup ## put bugs into the code, and see that the simulation finds them
+	$(BIN)/python -m tests.simulation.bugs
+
 # The hashes must be those of the public index, so neither pip's settings nor local wheels of this machine count.
 .PHONY: lock
 lock: $(BIN)/python ## write requirements.lock anew from pyproject.toml

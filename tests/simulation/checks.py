@@ -15,6 +15,7 @@ from sync.entities import ENTITY_TYPES
 from sync.errors import ReplicaForked
 from sync.feed import tally
 from sync.merge import same
+from sync.policy import SKEW_BOUND_MS
 from sync.protocol import Push
 from sync.record import Key, Record
 from sync.scopes import scopes_of
@@ -110,7 +111,7 @@ def groups_are_whole(world: World, device: SimDevice) -> None:
     busy = {entry.key for entry in device.client.replica.outbox() if not entry.acknowledged}
     # What is kept beyond its scope, for unsent work, is no part of what was pulled.
     inside = {Key(*row) for row in device.client.replica._rows("SELECT DISTINCT entity, id FROM member")}
-    for group, named in members.items():
+    for named in members.values():
         token = next((word for _, text in named for word in text.split('"') if word.startswith("group-")), None)
         keys = [key for key, _ in named]
         known = [records.get(key) for key in keys]
@@ -143,6 +144,7 @@ def everything(world: World) -> None:
     every_mutation_has_one_outcome(world)
     no_write_is_lost(world, records)
     no_time_lies_ahead(world, records)
+    no_future_stands(world, records)
     replay_changes_nothing(world)
 
 
@@ -239,16 +241,19 @@ def _demand_kept(world: World, record: Record, entries: Sequence[Entry], entry: 
             there = sum(1 for one in record.data.get(field) or () if same(one, item))
             demand(there == 1, "I3 no lost update", f"{item!r} is {there} times in {field} of {record.key}")
         return
-    later = (
-        e for e in entries if e is not entry and field in e.mutation.patch and e.result.status != "rejected"
-        and e.mutation.op != "delete" and contains(e.mutation.base, dot)
-    )  # fmt: skip
+    later = [
+        e.mutation.patch[field] for e in entries if e is not entry and field in e.mutation.patch
+        and e.result.status != "rejected" and e.mutation.op != "delete" and contains(e.mutation.base, dot)
+    ]  # fmt: skip
     decided = any(k == record.key and field in names and contains(b, dot) for k, b, names in world.journal.decided)
-    if decided or any(True for _ in later):
+    if decided or (later and spec.policy != "add_wins_set"):
         return
     if spec.policy == "add_wins_set":
         added = set(sent.get("$add", ()) if isinstance(sent, Mapping) else sent or ())
-        there = added <= set(record.data.get(field) or ())
+        removed = {
+            one for patch in later for one in (patch.get("$remove", ()) if isinstance(patch, Mapping) else added)
+        }
+        there = added - removed <= set(record.data.get(field) or ())
     else:
         state = record.fields.get(field)
         there = state is not None and any(same(write.value, sent) for write in state.writes)
@@ -264,6 +269,25 @@ def no_time_lies_ahead(world: World, records: Mapping[Key, Record]) -> None:
             times += [write.at for write in state.writes]
             times += [at for at, *_ in state.keys]
         demand(max(times) <= world.now, "I11 clock", f"{key} holds a time that lies ahead")
+
+
+def no_future_stands(world: World, records: Mapping[Key, Record]) -> None:
+    """I11: where time decides, a write of a clock in the future does not stand above an honest one, unless a person
+    has still to choose."""
+    future = {
+        e.mutation.named(e.replica) for e in world.journal.entries
+        if (e.mutation.occurred_at or 0) > e.at + SKEW_BOUND_MS
+    }  # fmt: skip
+    for key, record in records.items():
+        for name, state in record.fields.items():
+            if ENTITY_TYPES[key.entity].fields[name].policy not in ("last_writer", "device_wins") or state.case:
+                continue
+            stands = next((w for w in state.writes if w.dot == state.standing), None)
+            if stands is None or stands.origin not in future:
+                continue
+            honest = [w for w in state.writes if w.system == stands.system and w.origin not in future]
+            fair = all(same(w.value, stands.value) for w in honest)
+            demand(fair, "I11 clock", f"{name} of {key} stands by a clock that lies in the future")
 
 
 def replay_changes_nothing(world: World) -> None:

@@ -16,7 +16,7 @@ WEIGHTS: Final = {
     "crash_in_capture": 3,
     "crash_in_sync": 5,
     "clone": 2,
-    "clock_jump": 2,
+    "clock_jump": 3,
     "late_request": 4,
     "office_write": 11,
     "office_delete": 3,

@@ -56,7 +56,7 @@ class Journal:
     """entries: what had an effect, in order. answers: the stored result of every name; hashes, contents: what it named.
     seqs: the feed position that contains it. requests: (device, technician, text) of every push that was answered.
     decided: (record, what the person had seen, fields) of every decision.
-    told: the contents of all entries."""
+    told: the contents of all entries. issued: record versions of all timelines."""
 
     entries: list[Entry] = field(default_factory=list)
     answers: dict[Name, Result] = field(default_factory=dict)
@@ -66,11 +66,12 @@ class Journal:
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     decided: list[tuple[Key, Clock, frozenset[str]]] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
+    issued: set[tuple[Key, int]] = field(default_factory=set)
 
     def copy(self) -> Journal:
         return Journal(
             list(self.entries), dict(self.answers), dict(self.hashes), dict(self.contents), dict(self.seqs),
-            list(self.requests), list(self.decided), set(self.told),
+            list(self.requests), list(self.decided), set(self.told), self.issued,
         )  # fmt: skip
 
     def note_push(self, push: Push, results: Sequence[Result], seq: int, now: int) -> list[Entry]:
@@ -94,8 +95,17 @@ class Journal:
         _check_groups(fresh)
         for entry in fresh:
             _check_clock(entry)
+            self._check_version(entry)
         self.entries += fresh
         return fresh
+
+    def _check_version(self, entry: Entry) -> None:
+        """I16: no version is issued twice, whatever was restored."""
+        if entry.version is None or not entry.merged or entry.mutation.op == "delete":
+            return
+        new = (entry.key, entry.version) not in self.issued
+        demand(new, "I16 epoch", f"version {entry.version} of {entry.key} was issued a second time")
+        self.issued.add((entry.key, entry.version))
 
     def _check_replay(self, name: Name, mutation: Mutation, result: Result) -> None:
         demand(
@@ -119,7 +129,10 @@ class Journal:
 
     def note_office(self, mutation: Mutation, version: int | None, now: int) -> None:
         """Write down an office write. mutation: its base names the version that the writer saw."""
-        self.entries.append(Entry(HUB, mutation, Result(mutation.n, "applied"), True, version, now))
+        entry = Entry(HUB, mutation, Result(mutation.n, "applied"), True, version, now)
+        if mutation.patch:
+            self._check_version(entry)
+        self.entries.append(entry)
 
 
 def _check_groups(fresh: Sequence[Entry]) -> None:
@@ -140,4 +153,6 @@ def _check_clock(entry: Entry) -> None:
         return
     for decision in entry.result.decisions:
         won = decision.policy == "last_writer" and decision.kept == "incoming"
-        demand(not won, "I11 clock", f"{entry.replica}:{entry.mutation.n} won {decision.field} by a clock in the future")
+        demand(
+            not won, "I11 clock", f"{entry.replica}:{entry.mutation.n} won {decision.field} by a clock in the future"
+        )

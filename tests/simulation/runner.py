@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import multiprocessing.util
 import shutil
 import sys
 import tempfile
@@ -58,7 +59,9 @@ class Outcome:
 # -- one history --------------------------------------------------------------------------------------------------
 
 
-def play_steps(seed: int, steps: Iterable[Step], new_hub: Callable[[], SimHub], setup: Setup) -> tuple[str, Counter[str]]:
+def play_steps(
+    seed: int, steps: Iterable[Step], new_hub: Callable[[], SimHub], setup: Setup
+) -> tuple[str, Counter[str]]:
     """Play a history in a folder of its own; its trace and the faults in it. Raises Violation."""
     folder = Path(tempfile.mkdtemp(prefix=f"sim-{seed}-", dir=_fast_folder()))
     try:
@@ -89,7 +92,9 @@ def shrink_seed(seed: int, violation: Violation, new_hub: Callable[[], SimHub], 
 
     steps, last = shrink(plan(seed, setup.steps), violation, try_)
     lines = [f"   {step}" for step in steps]
-    return "\n".join([f"{len(steps)} of its {setup.steps} steps are enough:", *lines, f"   {last.invariant}: {last.detail}"])
+    return "\n".join(
+        [f"{len(steps)} of its {setup.steps} steps are enough:", *lines, f"   {last.invariant}: {last.detail}"]
+    )
 
 
 def _fast_folder() -> str | None:
@@ -100,7 +105,9 @@ def _fast_folder() -> str | None:
 # -- many ---------------------------------------------------------------------------------------------------------
 
 
-def run(seeds: range, setup: Setup, jobs: int = 1, progress: Callable[[Outcome], None] = lambda outcome: None) -> Outcome:
+def run(
+    seeds: range, setup: Setup, jobs: int = 1, progress: Callable[[Outcome], None] = lambda outcome: None
+) -> Outcome:
     """Play all `seeds`."""
     total = Outcome()
     with _parts(seeds, setup, jobs) as parts:
@@ -137,13 +144,10 @@ _here: list[tuple[Callable[[], SimHub], Setup]] = []
 
 
 def _begin(setup: Setup) -> None:
-    import atexit
-
     hubs = STORES[setup.store]()
     _here.append((hubs.__enter__(), setup))
     # multiprocessing ends its children without atexit, but not without its own finalisers.
     multiprocessing.util.Finalize(None, hubs.__exit__, (None, None, None), exitpriority=10)
-    atexit.register(lambda: None)
 
 
 def _play_here(seed: int) -> Outcome:

@@ -92,9 +92,13 @@ class World:
             SimDevice(self, n, f"device:d{n}", TECHNICIANS[n % len(TECHNICIANS)], folder / f"d{n}.db")
             for n in range(devices)
         ]
+
+    def begin(self) -> None:
+        """The devices fetch what is theirs."""
         for device in self.devices:
-            device.sync(1_000, None)
-            device.epoch = 0
+            outcome = device.sync(1_000, None)
+            demand(isinstance(outcome, SyncReport), "I13 liveness", f"the first sync failed: {outcome}")
+            device.epoch = self.epoch
 
     def _found_company(self) -> None:
         bodies = [
@@ -254,7 +258,7 @@ class World:
                 self._clone(device, chance)
             case "clock_jump":
                 self.saw(step.kind)
-                device.offset_ms = chance.choice((TEN_YEARS_MS, -TEN_YEARS_MS, 0, 45_000))
+                device.offset_ms = chance.choice((TEN_YEARS_MS, TEN_YEARS_MS, -TEN_YEARS_MS, 45_000))
             case "late_request":
                 self._deliver_late(chance)
             case "epoch_rotation":
@@ -382,12 +386,12 @@ class World:
 
 
 @contextmanager
-def seeded_ids(seed: int, world_now: list[int]) -> Iterator[None]:
-    """The SDK's random ids from a seed, and their time from the simulated clock."""
+def seeded_ids(seed: int) -> Iterator[None]:
+    """The SDK's random ids from a seed."""
     chance = Random(f"ids {seed}")
     real = client_sdk.ids.secrets, client_sdk.ids.time
     client_sdk.ids.secrets = SimpleNamespace(randbits=chance.getrandbits)  # type: ignore[assignment]
-    client_sdk.ids.time = SimpleNamespace(time_ns=lambda: world_now[0] * 1_000_000)  # type: ignore[assignment]
+    client_sdk.ids.time = SimpleNamespace(time_ns=lambda: MORNING * 1_000_000)  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -396,9 +400,10 @@ def seeded_ids(seed: int, world_now: list[int]) -> Iterator[None]:
 
 def play(seed: int, steps: Iterable[Step], hub: SimHub, folder: Path, devices: int) -> World:
     """A whole history. Raises Violation, with the step in its detail; returns the world for its trace and counts."""
-    with seeded_ids(seed, [MORNING]):
+    with seeded_ids(seed):
         world = World(seed, hub, folder, devices)
         try:
+            world.begin()
             for step in steps:
                 world.do(step)
             world.heal()
@@ -407,6 +412,7 @@ def play(seed: int, steps: Iterable[Step], hub: SimHub, folder: Path, devices: i
             violation.detail += f"\n      during: {world.where}"
             raise
         except Exception as error:
+            # Neither side may meet an error that it does not know.
             raise Violation("I18 no 5xx", f"{type(error).__name__}: {error}\n      during: {world.where}") from error
         finally:
             world.close()
