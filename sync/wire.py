@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from sync.clock import HUB, Clock, Origin
-from sync.errors import Malformed, Unprocessable
+from sync.errors import Malformed, TooLarge, Unprocessable
 from sync.moments import format_moment, parse_moment
 from sync.mutation import MAX_PUSH, Decision, Mutation, Problem, Result
 from sync.protocol import (
@@ -48,7 +48,7 @@ def push_to_wire(push: Push) -> Document:
 
 
 def push_from_wire(document: Any) -> Push:
-    """The push that a document holds. Raises Unprocessable only if its envelope is unusable.
+    """The push that a document holds. Raises Unprocessable or TooLarge, only if its envelope is unusable.
 
     What is wrong with a single mutation becomes its `fault`, so that one bad mutation never blocks the others.
     """
@@ -57,8 +57,10 @@ def push_from_wire(document: Any) -> Push:
     replica, raw = document.get("replica"), document.get("mutations")
     if not isinstance(replica, str) or not _ID.fullmatch(replica) or replica == HUB:
         raise _invalid("replica", "1 to 64 of A-Z a-z 0-9 _ . : -, and not hub")
-    if not isinstance(raw, list) or len(raw) > MAX_PUSH:
+    if not isinstance(raw, list):
         raise _invalid("mutations", f"a list of at most {MAX_PUSH} mutations")
+    if len(raw) > MAX_PUSH:
+        raise TooLarge(f"A push holds at most {MAX_PUSH} mutations; this one has {len(raw)}.")
     for place, body in enumerate(raw):
         if not isinstance(body, dict) or not _is_count(body.get("n")) or body["n"] < 1:
             raise _invalid(f"mutations.{place}.n", "a whole number from 1")
