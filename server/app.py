@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, g
+from flask import Flask, Response, g, request
 
 from server.api import changes, conflicts, devices, operations, records
 from server.api.context import Parts, keep_parts
@@ -31,6 +31,7 @@ from server.web.auth import install_auth
 from server.web.correlation import install_correlation
 from server.web.log import install_request_log
 from server.web.problems import ProblemApi, install_problems
+from sync.errors import NotFound
 
 FAILURES: Final = 10  # wrong codes or secrets of one caller a minute
 OPENAPI: Final = "3.1.0"
@@ -78,6 +79,7 @@ def create_app(
         device_lookup=partial(device_access, parts.engine),
         clock=lambda: parts.clock() / 1000,
     )
+    app.before_request(_refuse_nul)
     app.after_request(_note_device)
     api = ProblemApi(app)
     install_problems(app, api)
@@ -129,6 +131,12 @@ def _join(
         push_slots=threading.BoundedSemaphore(settings.push_slots),
         redis=redis,
     )
+
+
+def _refuse_nul() -> None:
+    """An address with a NUL names nothing, and the database could not even look for it."""
+    if any("\0" in str(value) for value in (request.view_args or {}).values()):
+        raise NotFound
 
 
 def _note_device(response: Response) -> Response:
