@@ -82,7 +82,9 @@ def _read_wire(request: Request) -> bytes:
         if error.code == TooLarge.status:
             raise TooLarge() from error
         raise Malformed("The body ended before its announced length. Send it again.") from error
-    except OSError as error:  # the server's parser: a broken chunk
+    except TooLarge:
+        raise
+    except Exception as error:  # whatever the HTTP server's parser raises for a broken chunk; not all are OSErrors
         raise Malformed("The body could not be read to its end. Send it again.") from error
     return b"".join(parts)
 
