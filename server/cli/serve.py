@@ -103,7 +103,7 @@ def gunicorn_options(settings: Settings, listener: socket.socket, workers: int) 
     return {
         "bind": f"fd://{listener.detach()}",  # gunicorn makes it its own
         "workers": workers,
-        "worker_class": "gthread",
+        "worker_class": "server.cli.worker.Worker",  # a gthread
         "threads": settings.threads,
         "preload_app": True,
         "timeout": STUCK_S,
