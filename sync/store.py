@@ -124,10 +124,16 @@ def join_cases(earlier: Case, later: Case) -> Case:
         base={**later.base, **earlier.base},
         current={**earlier.current, **later.current},
         incoming={**earlier.incoming, **later.incoming},
-        evidence={**earlier.evidence, **later.evidence},
+        evidence={**earlier.evidence, **later.evidence, "why": {**_whys(earlier), **_whys(later)}},
         impact=max(earlier.impact, later.impact),
         version=earlier.version + 1,
     )
+
+
+def _whys(case: Case) -> Mapping[str, Any]:
+    """Why each field waits."""
+    whys: Mapping[str, Any] = case.evidence.get("why", {})
+    return whys
 
 
 @dataclass(frozen=True, slots=True)

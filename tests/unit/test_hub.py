@@ -877,3 +877,16 @@ def test_urgent_work_weighs_more_in_the_queue(hub: Hub, priority: str, impact: i
 def test_errors_say_what_to_do() -> None:
     assert "Send" in MutationGap().detail
     assert SyncError("other words").detail == "other words"
+
+
+def test_a_case_tells_of_every_field_why_it_waits(hub: Hub) -> None:
+    both = {"resolution": "a", "description": "b"}
+    hub.one(TABLET, mutation(1, "update", "work_order", "WO-1", both, {HUB: 1}, was=dict.fromkeys(both)))
+    theirs = {"resolution": "c", "description": "d"}
+    opened = hub.one(ADA, mutation(1, "update", "work_order", "WO-1", theirs, {HUB: 1}, was=dict.fromkeys(both)))
+    again = {"resolution": "e"}
+    hub.one(ADA, mutation(2, "update", "work_order", "WO-1", again, {HUB: 1, "r_T-1": 1}, was={"resolution": "c"}))
+
+    case = hub.case(opened.review_id)
+    assert case.incoming == {"resolution": "e", "description": "d"}
+    assert case.evidence["why"].keys() == {"resolution", "description"}
