@@ -495,6 +495,24 @@ def _park(waiting: Waiting, problem: Problem, view: View, batch: Batch) -> Resul
     )
 
 
+def _proposed_scopes(waiting: Waiting, view: View) -> tuple[str, ...]:
+    """Where the record would lie that a mutation wants to create, by what its sender could see.
+
+    None, if that is in no depot: then the case is the whole office's.
+    """
+    mutation = waiting.mutation
+    if mutation.op != "create":
+        return ()
+
+    def values(key: Key) -> Mapping[str, Any] | None:
+        record = view.records.get(key)
+        seen = record and (waiting.actor.sees(record.scopes) or (key, waiting.at) in view.within)
+        return record.data if record and seen else None
+
+    scopes = scopes_of(ENTITY_TYPES[mutation.entity], mutation.id, mutation.patch, values)
+    return scopes if any(scope.startswith("depot:") for scope in scopes) else ()
+
+
 def open_whole(waiting: Waiting, obstacle: Hindrance, view: View, batch: Batch) -> None:
     """Open the review case in which a mutation waits whole, unless this batch has it already."""
     if any(case.id == waiting.case_id for case in batch.cases):
@@ -508,8 +526,8 @@ def open_whole(waiting: Waiting, obstacle: Hindrance, view: View, batch: Batch) 
             type=obstacle.type,
             entity=mutation.entity,
             record_id=mutation.id,
-            # Whoever works with the record decides; a record that does not exist yet is the whole office's.
-            scopes=record.scopes if record else (),
+            # Whoever works with the record decides, or would work with it.
+            scopes=record.scopes if record else _proposed_scopes(waiting, view),
             fields=(),
             base={name: (mutation.was or {}).get(name) for name in mutation.patch},
             current={name: record.data.get(name) for name in mutation.patch} if record else {},
