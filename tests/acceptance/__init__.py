@@ -1,0 +1,1 @@
+"""What a stranger sees of a running server: only HTTP and the command line, nothing imported from the product."""
