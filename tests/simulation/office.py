@@ -131,6 +131,9 @@ def decide(world: World, chance: Random) -> None:
         _note(world, key, "update", dict.fromkeys(case.fields), before, decides=True)
     for waited in waiting:
         world.revived.add(waited.mutation.key)
+        if before is not None and waited.mutation.key == key:
+            # Let pass by somebody who saw the record, it follows all that stood there.
+            world.journal.decided.append((key, {HUB: before.version}, frozenset(waited.mutation.patch)))
 
 
 def update(world: World, key: Key, values: Mapping[str, Any]) -> None:
