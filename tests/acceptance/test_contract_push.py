@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -759,3 +760,70 @@ def test_fields_of_a_newer_peer_are_kept(company: Company, device: Device) -> No
         company.admin.history("work-orders", work_order)
     )
     assert "green" in kept
+
+
+# Who wins, and races
+
+
+def test_an_edit_brings_back_what_was_deleted_meanwhile(company: Company, device: Device) -> None:
+    task = company.admin.create("tasks", id=new_id("TASK"), work_order_id=company.assigned(), title="x")["id"]
+    device.pull()
+    base = device.base("task", task)
+    company.admin.remove("tasks", task)
+    result = device.do("task", task, "update", {"title": "y"}, base=base, was={"title": "x"})
+    assert result["status"] == "merged"
+    assert company.admin.read("tasks", task)["title"] == "y"
+    device.pull()
+    assert device.record("task", task)["data"]["title"] == "y"
+
+
+def test_a_deletion_wins_over_an_edit_and_the_edit_is_kept(company: Company, reviewer: Api, device: Device) -> None:
+    made = note(device, company.assigned())
+    base = device.push(made)[0]["clock"]
+    company.admin.remove("notes", made["id"])
+    result = device.do("note", made["id"], "update", {"text": "later"}, base=base, was={"text": "x"})
+    assert result["status"] in {"merged", "parked"}
+    assert company.admin.get(f"/v1/notes/{made['id']}").status_code == 404
+    kept = in_wire_order(company.admin.history("notes", made["id"]))
+    if result["status"] == "parked":
+        kept += in_wire_order(ok(reviewer.get(f"/v1/conflicts/{result['review_id']}")))
+    assert "later" in kept
+
+
+def test_a_push_sent_many_times_at_once_counts_once(company: Company, device: Device) -> None:
+    work_order = company.assigned()
+    device.pull()
+    base = device.base("work_order", work_order)
+    envelope = device.envelope(
+        [
+            device.mutation("work_order", work_order, "update", {"tags": {"$add": ["x"]}}, base=base),
+            note(device, work_order),
+        ]
+    )
+    with ThreadPoolExecutor(8) as pool:
+        answers = [ok(one) for one in pool.map(lambda _: device.api.post("/v1/push", envelope), range(8))]
+    for place in range(2):
+        results = [answer["results"][place] for answer in answers]
+        assert sorted(result["duplicate"] for result in results) == [False] + [True] * 7
+        assert len({without_repetition(result) for result in results}) == 1
+    assert len(company.admin.history("work-orders", work_order)) == 2
+
+
+def test_devices_that_push_at_once_all_stand(company: Company) -> None:
+    work_order = company.assigned()
+    devices = [company.device() for _ in range(6)]
+    for device in devices:
+        device.pull()
+
+    def push(device: Device) -> Json:
+        base = device.base("work_order", work_order)
+        return device.do("work_order", work_order, "update", {"tags": {"$add": [device.replica]}}, base=base)
+
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(push, devices))
+    assert {result["status"] for result in results} <= {"applied", "merged"}
+    assert len({result["version"] for result in results}) == 6
+    assert set(company.admin.read("work-orders", work_order)["tags"]) == {device.replica for device in devices}
+    for device in devices:
+        device.pull()
+    assert len({in_wire_order(device.record("work_order", work_order)["data"]) for device in devices}) == 1
