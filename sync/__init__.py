@@ -5,7 +5,8 @@ Server and SDK are two shells around it. To read it in order:
 clock, record, mutation     what a write is called, what is known of a record, what a device sends
 entity, entities/           how an entity is declared, and the ten that are
 policy, merge3, merge       which of several concurrent writes stands; one mutation into one record
-admit, hub, waiting         what may take place; a whole push in memory; what waited until it could
+admit, view, cases          what may take place; the push in memory; what is written down for whoever decides
+hub, waiting                a whole push; what waited until it could
 scopes, feed                who gets a record; what readers are told, and where they stand
 protocol, wire              the messages of the exchange, and their JSON documents
 store, memory               what the hub keeps, as an interface; the reference implementation

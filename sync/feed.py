@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sync.errors import InvalidCursor
-from sync.hub import View, place
 from sync.protocol import Change
 from sync.record import Key, Record
 from sync.scopes import path_fields
 from sync.store import Batch, FeedPosition, FeedRow, Tally
+from sync.view import View, place
 
 MODULUS = 1 << 64
 EVERYTHING = (1 << 63) - 1

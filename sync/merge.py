@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from sync.canonical import canonical
 from sync.clock import HUB, Clock, Dot, Origin, contains
+from sync.entities import ENTITY_TYPES
 from sync.entity import EntityType, Field
-from sync.mutation import Decision, Kept
+from sync.mutation import Decision, Kept, Mutation
 from sync.policy import POLICIES
 from sync.record import MISSING, FieldState, Record, Write, uncovered
 
@@ -64,6 +65,29 @@ class Merged:
     def waits(self) -> bool:
         """Does a field of this mutation wait for a person?"""
         return any(decision.kept == "waiting" for decision in self.decisions)
+
+
+def merge(record: Record, mutation: Mutation, was: Mapping[str, Any], stamp: Stamp) -> Merged:
+    """One mutation merged into its record, deletions and edits of deleted records included."""
+    entity = ENTITY_TYPES[mutation.entity]
+    if mutation.op == "delete":
+        return merge_delete(entity, record, mutation.base, stamp)
+    base: Clock = mutation.base
+    merged = merge_patch(entity, record, mutation.patch, base, was, stamp)
+    if record.deleted is None:
+        return merged
+    # Only an edit that did not know of the deletion comes this far (sync.admit).
+    returns = entity.on_delete == "edit_resurrects"
+    why = (
+        "it was edited by somebody who did not know of its deletion"
+        if returns
+        else "it was deleted meanwhile; the edit is in the history"
+    )
+    decision = Decision(RECORD, entity.on_delete, "incoming" if returns else "current", why)
+    alive = replace(merged.record, deleted=None) if returns else merged.record
+    return replace(
+        merged, record=alive, changes=(*merged.changes, FieldChange(RECORD, True, not returns, False, decision))
+    )
 
 
 def merge_patch(

@@ -20,13 +20,13 @@ from sync.clock import Clock, Origin, join
 from sync.entities import ENTITY_TYPES
 from sync.entity import ANY_ENTITY
 from sync.errors import CaptureRefused
-from sync.hub import blank
 from sync.moments import parse_moment
 from sync.mutation import MAX_PUSH, Mutation, Problem, Result, payload_hash
 from sync.protocol import Page
 from sync.record import Key
 from sync.schema import SCHEMA_VERSION
 from sync.validate import check_capture
+from sync.view import blank
 from sync.wire import mutation_body, mutation_to_wire, rebased
 
 # -- what is kept -------------------------------------------------------------------------------------------------

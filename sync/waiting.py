@@ -9,11 +9,13 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from sync.admit import Hindrance, Surroundings, hindrance, id_taken, is_fact
+from sync.cases import case_id_of
 from sync.clock import HUB, Dot, next_version
-from sync.hub import Sender, View, blank, case_id_of, merge, note, place
-from sync.merge import Stamp
+from sync.hub import note
+from sync.merge import Stamp, merge
 from sync.record import Key, Record
 from sync.store import Batch, Waiting
+from sync.view import Sender, View, blank, place
 
 
 def release(sender: Sender, view: View, batch: Batch) -> None:

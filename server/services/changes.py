@@ -18,12 +18,13 @@ from sync.clock import HUB, Origin
 from sync.entities import ENTITY_TYPES
 from sync.errors import CursorExpired, EpochChanged, GroupIncomplete, MutationGap, NotFound, ReplicaForked, Unavailable
 from sync.feed import EVERYTHING, Cursor, checksum_text, finish, first_cursor
-from sync.hub import Reaching, Sender, View, clamp, merge_push, reaching
+from sync.hub import merge_push
 from sync.mutation import Mutation, Result, content_hash, payload_hash
 from sync.protocol import Page, PullRequest, Push, PushResult, ScopeTally
 from sync.record import Key
 from sync.scopes import references
 from sync.store import Actor, Batch, FeedPosition, HubStore, LedgerEntry, ReplicaState, Times, UnitOfWork
+from sync.view import Reaching, Sender, View, clamp, reaching
 from sync.waiting import release
 
 MAX_ROUNDS = 4  # a scope path is at most two references long, so the set of records settles in three

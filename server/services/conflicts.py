@@ -13,16 +13,18 @@ from typing import Any
 from server.services.changes import MAX_ROUNDS, load_view
 from server.services.records import complete
 from sync.admit import is_fact
+from sync.cases import case_id_of, open_whole
 from sync.clock import HUB, Dot, Origin, next_version
 from sync.entities import ENTITY_TYPES
 from sync.errors import AlreadyResolved, NotFound, PreconditionFailed, Unavailable, Unprocessable
-from sync.hub import Sender, View, case_id_of, merge, note, open_whole, place, reaching
-from sync.merge import RECORD, Stamp
+from sync.hub import note
+from sync.merge import RECORD, Stamp, merge
 from sync.moments import format_moment
 from sync.mutation import Mutation
 from sync.record import Key, Record
 from sync.store import Actor, Batch, Case, HubStore, UnitOfWork, Waiting
 from sync.validate import check_values
+from sync.view import Sender, View, place, reaching
 from sync.waiting import apply_waiting, in_order, obstacle_of
 
 OPTIONS = ("current", "incoming", "values")

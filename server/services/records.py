@@ -22,12 +22,13 @@ from sync.errors import (
     Unprocessable,
 )
 from sync.feed import finish
-from sync.hub import Sender, View, merge_push, reaching
+from sync.hub import merge_push
 from sync.moments import format_moment
 from sync.mutation import Mutation, Problem, Result
 from sync.record import Key, Record
 from sync.store import Actor, Batch, HubStore, UnitOfWork
 from sync.validate import parse_mutation
+from sync.view import Sender, View, reaching
 from sync.waiting import release
 from sync.wire import record_to_wire
 

@@ -11,7 +11,6 @@ import pytest
 from sync.clock import HUB, Dot, Origin
 from sync.entities import ENTITY_TYPES
 from sync.feed import EVERYTHING, MODULUS, finish, row_hash
-from sync.hub import View
 from sync.mutation import Decision, Mutation, Problem, Result, content_hash, payload_hash
 from sync.record import FieldState, Key, Record, Write
 from sync.scopes import scopes_of
@@ -27,6 +26,7 @@ from sync.store import (
     ReplicaState,
     Waiting,
 )
+from sync.view import View
 
 OFFICE = Actor("user", "user:ann", "dispatcher", "fsm", ("*",))
 DEVICE = Actor("device", "device:d1", "technician", "device", ("tech:T-1",), "T-1")

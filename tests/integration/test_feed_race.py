@@ -20,9 +20,9 @@ from server.store.engine import make_engine, retrying
 from server.store.hub import PostgresHub
 from server.store.migrate import upgrade
 from sync.feed import finish
-from sync.hub import View
 from sync.record import Key
 from sync.store import Batch, FeedPosition
+from sync.view import View
 from tests.contract.hub_contract import NOW, OFFICE, work_order
 
 WRITERS = 16

@@ -121,13 +121,13 @@ BUGS = (
     ),
     Bug(
         "clock_not_clamped", 1, "what a device says about the time is believed",
-        "sync.hub",
+        "sync.view",
         "at = min(max(mutation.occurred_at, lower), now)",
         "at = mutation.occurred_at",
     ),
     Bug(
         "clock_not_suspected", 115, "a clock that is years ahead decides like any other",
-        "sync.hub",
+        "sync.view",
         "suspect = not lower - SKEW_BOUND_MS <= mutation.occurred_at <= now + SKEW_BOUND_MS",
         "suspect = False",
     ),
@@ -158,8 +158,8 @@ BUGS = (
     Bug(
         "scope_check_missing", 0, "the answer to a push shows records whoever sent it",
         "sync.hub",
-        "    readable = sender.actor.sees(after.scopes)\n",
-        "    readable = True\n",
+        "decisions, readable = merged.decisions, sender.actor.sees(after.scopes)",
+        "decisions, readable = merged.decisions, True",
     ),
     Bug(
         "children_stay", 0, "what refers to a record stays in its old scopes when the record moves",

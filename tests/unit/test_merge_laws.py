@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from sync.clock import HUB, Clock, Dot, Origin, contains
 from sync.entities import ENTITY_TYPES
 from sync.entity import Contest, EntityType, Field, OnDelete, StateMachine
-from sync.hub import merge
-from sync.merge import RECORD, Merged, Stamp, merge_delete, merge_patch
+from sync.merge import RECORD, Merged, Stamp, merge, merge_delete, merge_patch
 from sync.mutation import Mutation
 from sync.policy import POLICIES, SKEW_BOUND_MS
 from sync.record import MISSING, Record
