@@ -890,3 +890,19 @@ def test_a_case_tells_of_every_field_why_it_waits(hub: Hub) -> None:
     case = hub.case(opened.review_id)
     assert case.incoming == {"resolution": "e", "description": "d"}
     assert case.evidence["why"].keys() == {"resolution", "description"}
+
+
+def test_whoever_lost_a_job_is_not_told_what_it_holds_by_now(hub: Hub) -> None:
+    hub.one(
+        TABLET, mutation(1, "update", "work_order", "WO-1", {"resolution": "a"}, {HUB: 1}, was={"resolution": None})
+    )
+    captured = format_moment(hub.now)
+    hub.now += HOUR
+    hub.office("update", "work_order", "WO-1", {"assignee_id": "T-2"})
+    late = {"occurred_at": captured, "was": {"resolution": None}}
+
+    result = hub.one(ADA, mutation(1, "update", "work_order", "WO-1", {"resolution": "b"}, {HUB: 1}, **late))
+
+    assert code(result) == ("parked", None)
+    assert (result.record, result.version, result.clock) == (None, None, None)
+    assert [(d.field, d.kept, d.why) for d in result.decisions] == [("resolution", "waiting", "")]
