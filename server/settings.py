@@ -113,7 +113,7 @@ class Settings:
         None,
         _redis_url,
         "URL",
-        "the Redis that wakes workers; unset, the server delivers from a thread of its own",
+        "a Redis whose state /readyz tells; nothing else uses it yet",
         shown="none",
         secret=True,
     )
