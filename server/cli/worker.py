@@ -1,4 +1,4 @@
-"""gunicorn's thread worker, whose errors are problems as well: those it finds before there is a request to route."""
+"""gunicorn's thread worker, which answers as problems what it finds wrong before routing, and stops when told to."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from gunicorn.http.errors import (  # type: ignore[import-untyped]  # ships no t
     ParseException,
 )
 from gunicorn.util import write_nonblock  # type: ignore[import-untyped]
+from gunicorn.workers.base import Worker as Base  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
 from server.web.correlation import HEADER
@@ -20,6 +21,11 @@ from sync.errors import Malformed
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # what it inherits is untyped
     """Answers what is no HTTP with a problem, not with a page of gunicorn's."""
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Stop at once."""
+        # Not ThreadWorker's: it shuts the pool down, whose lock the very code may hold that this signal interrupts.
+        Base.handle_quit(self, sig, frame)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         if not isinstance(exc, ParseException):

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,7 +48,6 @@ def server() -> Iterator[Server]:
         yield made
         for caller in made.callers:
             caller.close()
-        time.sleep(0.5)  # the server sees hundreds of connections end before it is told to stop
     finally:
         too_long.cancel()
         process.send_signal(signal.SIGTERM)
