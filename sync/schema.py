@@ -22,6 +22,9 @@ def _entity(entity: EntityType) -> dict[str, Any]:
         "doc": entity.doc,
         "fact": entity.fact,
         "on_delete": entity.on_delete,
+        "created_by": list(entity.created_by),
+        "changed_by": list(entity.changed_by),
+        "deleted_by": list(entity.deleted_by),
         "scopes": [scope.template for scope in entity.scopes],
         "fields": {name: _field(spec) for name, spec in entity.fields.items()},
     }

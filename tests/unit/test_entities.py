@@ -413,6 +413,8 @@ def test_the_schema_of_a_work_order_has_the_shape_of_the_contract() -> None:
     order = schema_document()["entities"]["work_order"]
 
     assert (order["plural"], order["fact"], order["on_delete"]) == ("work-orders", False, "review")
+    assert "technician" in order["changed_by"]
+    assert "technician" not in order["created_by"] + order["deleted_by"]
     assert order["scopes"] == ["tech:{assignee_id}", "depot:{depot_id}"]
     assert order["fields"]["assignee_id"] == {
         "type": "reference",
