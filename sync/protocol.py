@@ -6,7 +6,7 @@ Everything here is a plain value; `sync.wire` turns it to and from JSON document
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from sync.clock import Clock
@@ -109,12 +109,3 @@ class SyncServer(Protocol):
     def pull(self, request: PullRequest) -> Page:
         """Read on in the feed. Raises CursorExpired or EpochChanged: start afresh, pending work is kept."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Fork:
-    """What ReplicaForked says. forked_at: the first n with another payload. results: the stored ones of the n before
-    it."""
-
-    forked_at: int
-    results: Sequence[Result] = field(default_factory=tuple)

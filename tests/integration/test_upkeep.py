@@ -8,14 +8,13 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Engine
 
-from server.store.cases import claim_case, release_case
 from server.store.engine import make_engine, transaction
 from server.store.epochs import feed_position, move_durable, rotate_epoch
 from server.store.hub import PostgresHub
 from server.store.migrate import upgrade
 from server.store.purge import purge
 from sync.clock import Dot, next_version
-from tests.contract.hub_contract import NOW, OFFICE, WO1, case, history, load, pushed, put, read, work_order
+from tests.contract.hub_contract import NOW, WO1, history, load, pushed, put, read, work_order
 from tests.support.store import empty
 
 DAY_MS = 86_400_000
@@ -93,34 +92,3 @@ def test_a_purged_record_can_come_back(engine: Engine, store: PostgresHub) -> No
     slice_ = read(store, "tech:T-1")
     assert [(row.op, row.version) for row in slice_.rows] == [("put", 3)]
     assert slice_.tallies["tech:T-1"][0] == 1
-
-
-def test_a_case_is_claimed_by_one_person_at_a_time(engine: Engine, store: PostgresHub) -> None:
-    put(store, cases=[case("c_1", WO1), case("c_2", WO1)], superseded=["c_2"])
-    with transaction(engine) as connection:
-        claimed = claim_case(connection, "c_1", "user:ann", NOW, NOW + 100)
-        assert claimed
-        assert (claimed.status, claimed.claimed_by, claimed.version) == ("claimed", "user:ann", 2)
-        assert claim_case(connection, "c_1", "user:bob", NOW, NOW + 100) is None
-        assert claim_case(connection, "c_1", "user:ann", NOW, NOW + 200) is not None
-        assert release_case(connection, "c_1", "user:bob") is None
-        assert claim_case(connection, "c_1", "user:bob", NOW + 201, NOW + 300) is not None
-        released = release_case(connection, "c_1", "user:bob")
-        assert claim_case(connection, "c_2", "user:ann", NOW, NOW + 100) is None
-        assert claim_case(connection, "c_9", "user:ann", NOW, NOW + 100) is None
-
-    assert released
-    assert (released.status, released.claimed_by) == ("open", None)
-
-
-def test_a_claim_outlives_what_joins_the_case(engine: Engine, store: PostgresHub) -> None:
-    put(store, cases=[case("c_1", WO1)])
-    with transaction(engine) as connection:
-        claim_case(connection, "c_1", OFFICE.name, NOW, NOW + 100)
-
-    put(store, cases=[case("c_1", WO1, incoming={"title": "newer"})])
-
-    with store.begin() as uow:
-        joined = uow.case("c_1")
-    assert joined
-    assert (joined.status, joined.claimed_by, joined.incoming) == ("claimed", OFFICE.name, {"title": "newer"})
