@@ -56,7 +56,7 @@ class Enrolment(Envelope):
     public_key = ma.fields.Raw(
         load_default=None,
         allow_none=True,
-        metadata={"type": ["string", "object", "null"], "description": "the device's own key: PEM, or a JWK"},
+        metadata={"type": ["string", "object"], "description": "the device's own key: PEM, or a JWK"},
     )
 
 

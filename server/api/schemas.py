@@ -34,9 +34,9 @@ class Declared(ma.fields.Raw):
             shape = {**shape, "type": [shape["type"], "null"]}
         if nullable and "enum" in shape:
             shape = {**shape, "enum": [*shape["enum"], None]}
-        # The fragment says itself whether null is allowed.
         super().__init__(metadata=shape, **options)
-        self.allow_none = True
+        # The fragment says itself where null is allowed; apispec would add it a second time, and where it is not.
+        self.allow_none = False
 
     def _validate_missing(self, value: Any) -> None:
         if value is not None:  # null is a value like any other; `sync.validate` knows where it may stand
