@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from openapi_spec_validator import validate
 
 from server.web.auth import undeclared_endpoints
 from server.web.problems import MEDIA_TYPE
@@ -119,3 +120,14 @@ def test_status_codes_are_those_documented(api: Api, document: dict[str, Any]) -
     assert {"201", "409", "422"} <= set(post)
     assert {"200", "404", "412", "428"} <= set(one["patch"]["responses"])
     assert str(api.office().delete(f"/v1/work-orders/{order}", 1).status_code) in one["delete"]["responses"]
+
+
+def test_the_document_is_valid_openapi(document: dict[str, Any]) -> None:
+    validate(document)  # raises, naming the place
+
+
+def test_null_is_allowed_just_where_it_clears_a_field(document: dict[str, Any]) -> None:
+    patch = document["components"]["schemas"]["WorkOrderPatch"]["properties"]
+
+    assert patch["resolution"]["type"] == ["string", "null"]
+    assert patch["title"]["type"] == "string"
