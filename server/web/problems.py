@@ -43,11 +43,15 @@ class PlaceSchema(ma.Schema):
     """One place where a request is wrong."""
 
     path = ma.fields.String(required=True, metadata={"description": "Such as mutations.0.n; empty for the whole"})
+    code = ma.fields.String(metadata={"description": "Stable, where the place has a problem of its own"})
     detail = ma.fields.String(required=True)
 
 
 class ProblemSchema(ma.Schema):
-    """What every error answers."""
+    """What every error answers. Some codes bring more members, such as `current` or `expected`."""
+
+    class Meta:
+        unknown = ma.INCLUDE
 
     type = ma.fields.String(required=True, metadata={"description": "A name for the kind of problem, not a link"})
     title = ma.fields.String(required=True)

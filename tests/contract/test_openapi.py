@@ -131,3 +131,10 @@ def test_null_is_allowed_just_where_it_clears_a_field(document: dict[str, Any]) 
 
     assert patch["resolution"]["type"] == ["string", "null"]
     assert patch["title"]["type"] == "string"
+
+
+def test_a_problem_may_bring_more_members_than_the_document_names(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+
+    assert schemas["Problem"]["additionalProperties"] is True
+    assert schemas["Place"]["properties"].keys() == {"path", "code", "detail"}
