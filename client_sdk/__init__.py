@@ -1,7 +1,7 @@
 """Backhaul on a device: work offline, sync when there is a connection.
 
 with FieldClient.open("device.db") as client:
-    client.join("https://backhaul.example", "K7QF-2M9D")
+    client.join("https://backhaul.example", "K7QF-2M9D-0XAB")
     client.sync()
     client.work_orders.update("WO-1", status="in_progress")
     with client.group():

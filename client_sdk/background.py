@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from client_sdk.retry import Retries
-from sync.errors import SyncError
+from sync.errors import InvariantBroken, SyncError
 
+LOG = logging.getLogger(__name__)
 INTERVAL_S = 30.0  # news from the office reach an idle device this late at most
 
 
@@ -15,7 +18,7 @@ class BackgroundSync:
     """A thread that calls `sync` until stop().
 
     on_connectivity: called with True or False when the server becomes reachable or unreachable. on_error: with every
-    error. Both are called in the thread.
+    error. Both are called in the thread, and what they raise is logged: nothing ends the thread but stop().
     """
 
     def __init__(
@@ -38,18 +41,18 @@ class BackgroundSync:
         """End the thread; a sync under way may go on to its end."""
         self._stopped.set()
         self._wake.set()
-        self._thread.join(timeout_s)
+        if threading.current_thread() is not self._thread:  # a callback may well decide to stop
+            self._thread.join(timeout_s)
 
     def _run(self) -> None:
         failures = 0
         while not self._stopped.is_set():
             self._wake.clear()
-            try:
-                self._sync()
-            except SyncError as error:
+            error = self._attempt()
+            if error is not None:
                 failures += 1
                 self._tell(False if error.retryable else self._online)
-                self._on_error(error)
+                self._guarded(partial(self._on_error, error))
                 # Waiting needs no new change to end: what failed once is tried again by itself. And no change cuts it
                 # short: a technician who types must not turn into a storm.
                 self._stopped.wait(self._retries.delay(failures, error))
@@ -58,7 +61,24 @@ class BackgroundSync:
                 self._tell(True)
                 self._wake.wait(self._interval_s)
 
+    def _attempt(self) -> SyncError | None:
+        try:
+            self._sync()
+        except SyncError as error:
+            return error
+        except Exception as error:
+            # Work that stays unsent because a thread died unseen would be worse than any error.
+            LOG.exception("A background sync failed in a way that it should not.")
+            return InvariantBroken(f"The sync failed unexpectedly ({type(error).__name__}). Work is kept.")
+        return None
+
+    def _guarded(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception:
+            LOG.exception("A callback of the background sync failed.")
+
     def _tell(self, online: bool | None) -> None:
         if online is not None and online != self._online:
             self._online = online
-            self._on_connectivity(online)
+            self._guarded(partial(self._on_connectivity, online))

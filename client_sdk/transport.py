@@ -1,4 +1,4 @@
-"""The server over HTTP: a SyncServer made of requests (protocol.md, sections 1, 3 and 4).
+"""The server over HTTP: a SyncServer made of requests.
 
 Anything that is not an answer of this server (no network, a proxy's page, the login page of a hotel) is Unavailable, so
 that nothing but the server's own word is ever believed about a mutation.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -31,6 +34,7 @@ from sync.wire import page_from_wire, pull_to_query, push_result_from_wire, push
 
 TIMEOUT_S = 30.0  # a push of 500 mutations over a weak 3G link takes ten
 GZIP_FROM_BYTES = 1_000  # below it, headers weigh more than what compression saves
+DEFAULT_RETRY_AFTER_S = 2
 MAX_RETRY_AFTER_S = 3_600
 _STANDARD = {"type", "title", "status", "detail", "code", "retryable", "correlation_id", "retry_after_s"}
 
@@ -94,8 +98,7 @@ class HttpTransport:
         asked = {"code": code, "name": name, "platform": platform, "app_version": app_version}
         answer = self._send("POST", "/v1/devices", document=asked)
         try:
-            tokens = Tokens(answer["access_token"], answer["refresh_token"])
-            return Enrolment(answer["device_id"], answer["technician_id"], tuple(answer["scopes"]), tokens)
+            return Enrolment(answer["device_id"], answer["technician_id"], tuple(answer["scopes"]), _tokens(answer))
         except (KeyError, TypeError) as error:
             raise Unavailable("The answer to the enrolment is not one of this server.") from error
 
@@ -111,7 +114,7 @@ class HttpTransport:
             asked = {"grant_type": "refresh_token", "refresh_token": held.refresh}
             answer = self._send("POST", "/v1/token", document=asked)
             try:
-                tokens = Tokens(answer["access_token"], answer["refresh_token"])
+                tokens = _tokens(answer)
             except (KeyError, TypeError) as error:
                 raise Unavailable("The answer to the token request is not one of this server.") from error
             self._save(tokens)
@@ -207,9 +210,24 @@ def _document(answer: httpx.Response) -> Any:
         raise Unavailable("The answer is not JSON, so it is not this server's.") from error
 
 
+def _tokens(answer: Any) -> Tokens:
+    """Raises KeyError or TypeError if they are not there."""
+    access, refresh = answer["access_token"], answer["refresh_token"]
+    if not isinstance(access, str) or not isinstance(refresh, str):
+        raise TypeError("a token is a text")
+    return Tokens(access, refresh)
+
+
 def _retry_after(answer: httpx.Response) -> int:
+    """Seconds. The header holds a number of them or, from some proxies, a date (RFC 9110 §10.2.3)."""
     text = answer.headers.get("retry-after", "")
-    return min(int(text), MAX_RETRY_AFTER_S) if text.isascii() and text.isdigit() else 2
+    if text.isascii() and text.isdigit():
+        return min(int(text[:9]), MAX_RETRY_AFTER_S)
+    try:
+        left_s = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+    except (TypeError, ValueError):
+        return DEFAULT_RETRY_AFTER_S
+    return max(0, min(math.ceil(left_s), MAX_RETRY_AFTER_S))
 
 
 def _kinds(kind: type[SyncError]) -> Iterator[type[SyncError]]:

@@ -50,7 +50,7 @@ class Surroundings:
 
 
 def is_fact(mutation: Mutation) -> bool:
-    """Does it report something physical (domain rule: facts are never refused)?"""
+    """Does it report something physical? Facts are never refused."""
     entity = ENTITY_TYPES[mutation.entity]
     if mutation.op == "delete":
         return False

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sync.canonical import digest
 from sync.clock import Clock, Origin
 from sync.record import Key
 
 Status = Literal["applied", "merged", "parked", "rejected"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 Kept = Literal["incoming", "current", "combined", "waiting"]
 
 MAX_PUSH = 500  # mutations; about 170 kB of JSON, and a group has to fit into one push

@@ -286,9 +286,7 @@ def successor(old: str, first: Entry) -> str:
     return "r_" + base64.b32encode(hashlib.sha256(content.encode()).digest()).decode()[:26]
 
 
-def renumber(
-    entries: Sequence[Entry], old: str, forked_at: int, new: str, known: Mapping[str, int]
-) -> list[Entry]:  # protocol §3, replica_forked
+def renumber(entries: Sequence[Entry], old: str, forked_at: int, new: str, known: Mapping[str, int]) -> list[Entry]:
     """All `entries` (in order), with those of `old` from `forked_at` on under the name `new`, from 1.
 
     Bases of what is still to be sent follow: a fork means that `old`'s later numbers are somebody else's. What the

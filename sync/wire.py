@@ -15,7 +15,7 @@ from typing import Any, cast
 from sync.clock import HUB, Clock, Origin
 from sync.errors import Malformed, TooLarge, Unprocessable
 from sync.moments import format_moment, parse_moment
-from sync.mutation import MAX_PUSH, Decision, Mutation, Problem, Result
+from sync.mutation import MAX_PUSH, STATUSES, Decision, Mutation, Problem, Result
 from sync.protocol import (
     DEFAULT_PAGE,
     MAX_PAGE,
@@ -146,7 +146,7 @@ def push_result_from_wire(document: Any) -> PushResult:
             int(document["last_n"]),
             int(document["committed_seq"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Malformed("The answer to a push has another shape than expected.") from error
 
 
@@ -168,11 +168,14 @@ def result_to_wire(result: Result) -> Document:
 
 
 def result_from_wire(document: Mapping[str, Any]) -> Result:
-    """The answer to one mutation. Raises KeyError or TypeError if the document is not one."""
-    problem = document.get("problem")
+    """The answer to one mutation. Raises KeyError, TypeError, ValueError or AttributeError if it is not one."""
+    problem, status = document.get("problem"), document["status"]
+    if status not in STATUSES:
+        # Taken for an answer, it would end a mutation that has none.
+        raise ValueError(f"{status} is no outcome of a mutation")
     return Result(
-        n=document["n"],
-        status=document["status"],
+        n=_expect(int, document["n"]),
+        status=status,
         duplicate=bool(document.get("duplicate", False)),
         version=document.get("version"),
         clock=document.get("clock"),
@@ -289,13 +292,18 @@ def page_from_wire(document: Any) -> Page:
             cursor=_expect(str, document["cursor"]),
             more=_expect(bool, document["more"]),
             as_of=_expect(int, document["as_of"]),
-            scopes=[ScopeTally(t["scope"], t["count"], t["checksum"]) for t in document.get("scopes", ())],
+            scopes=[_tally_from_wire(tally) for tally in document.get("scopes", ())],
             server_time=_moment_or_none(document.get("server_time")) or 0,
             last_n=_expect(int, document.get("last_n", 0)),
             durable_n=_expect(int, document.get("durable_n", 0)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Malformed("The answer to a pull has another shape than expected.") from error
+
+
+def _tally_from_wire(document: Mapping[str, Any]) -> ScopeTally:
+    int(document["checksum"], 16)
+    return ScopeTally(_expect(str, document["scope"]), _expect(int, document["count"]), document["checksum"])
 
 
 def change_to_wire(change: Change) -> Document:
@@ -355,8 +363,14 @@ def exchange_from_wire(document: Any) -> tuple[Push | None, PullRequest]:
 
 
 def results_from_extras(results: Sequence[Any]) -> list[Result]:
-    """The stored results that ReplicaForked carries: values in the same process, documents over a network."""
-    return [one if isinstance(one, Result) else result_from_wire(one) for one in results]
+    """The stored results that ReplicaForked carries: values in the same process, documents over a network.
+
+    Raises Malformed if they are neither.
+    """
+    try:
+        return [one if isinstance(one, Result) else result_from_wire(one) for one in results]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Malformed("The results beside a fork have another shape than expected.") from error
 
 
 def rebased(mutation: Mutation, base: Clock) -> Mutation:

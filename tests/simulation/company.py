@@ -66,7 +66,7 @@ def with_canary(entity: str, values: Mapping[str, Any], canary: str) -> dict[str
 
 
 def device_actor(name: str, technician: str, records: Mapping[Key, Record]) -> Actor:
-    """A device with the scopes that its technician's record gives it now (protocol §12)."""
+    """A device with the scopes that its technician's record gives it now."""
     depot = records[Key("technician", technician)].data.get("depot_id")
     scopes = (f"tech:{technician}", *((f"stock:{depot}",) if depot else ()), "catalog:all")
     return Actor("device", name, TECHNICIAN, "device", scopes, technician)

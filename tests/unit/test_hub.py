@@ -1,4 +1,4 @@
-"""What a push is told, one status and code at a time (protocol §3), on the hub in memory."""
+"""What a push is told, one status and code at a time, on the hub in memory."""
 
 from __future__ import annotations
 
