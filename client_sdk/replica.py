@@ -8,6 +8,7 @@ thrown away; the outbox may not.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -94,12 +95,13 @@ class SqliteReplica:
     def _open(self, trace: Callable[[str], None] | None, steps: tuple[tuple[str, ...], ...]) -> sqlite3.Connection:
         db = None
         try:
+            _make_private(self.path)
             db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             db.set_trace_callback(trace)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             upgrade(db, steps)
-        except (sqlite3.Error, ValueError) as error:
+        except (sqlite3.Error, OSError, ValueError) as error:
             if db is not None:
                 db.close()
             kind = StorageTooNew if isinstance(error, ValueError) else StorageFailed
@@ -123,6 +125,7 @@ class SqliteReplica:
                 known = mint_id()
                 self._put("marker", known)
             self._put("in_use", 1)
+        _make_private(marker)
         marker.write_text(known, encoding="ascii")
 
     def _check_integrity(self) -> None:
@@ -145,6 +148,7 @@ class SqliteReplica:
         """A new file with the outbox and names of the damaged one, which is kept beside it."""
         fresh = self.path.with_name(self.path.name + ".new")
         fresh.unlink(missing_ok=True)
+        _make_private(fresh)
         db = sqlite3.connect(fresh, isolation_level=None)
         upgrade(db)
         db.execute("BEGIN IMMEDIATE")
@@ -519,3 +523,10 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         voided=json.loads(voided) if voided else None,
         dismissed=bool(dismissed),
     )
+
+
+def _make_private(path: Path) -> None:
+    """See that `path` is there and for its owner alone: tokens and customers' data lie in it. SQLite's own files beside
+    it take over its mode."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)

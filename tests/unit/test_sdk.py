@@ -722,3 +722,12 @@ def test_other_commands_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "device" in capsys.readouterr().out
+
+
+def test_what_lies_on_the_device_is_for_its_owner_alone(tmp_path: Path) -> None:
+    (tmp_path / "old.db").touch(0o644)
+    for name in ("new.db", "old.db"):
+        with FieldClient.open(tmp_path / name) as client:
+            client.notes.create(parent={"entity": "work_order", "id": "WO-1"}, text="The key is under the mat.")
+
+            assert {path.stat().st_mode & 0o777 for path in tmp_path.glob(f"{name}*")} == {0o600}
