@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -41,7 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not hasattr(args, "run"):
         parser.print_help()
         return 2
-    status: int = args.run(args)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has had enough. Python would complain once more when it flushes at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return status
 
 
@@ -102,6 +109,8 @@ def _told(run: Any, args: argparse.Namespace) -> int:
             run(client, args)
     except SyncError as error:
         return _fail(error.detail)
+    except BrokenPipeError:
+        raise
     except (OSError, ValueError) as error:
         return _fail(str(error), 2)
     return 0

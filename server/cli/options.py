@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # argparse has no public name for it
 OPERATOR = "user:operator"  # in the audit: whoever may run commands on the server
+OURS = ("server", "sync", "migrations")  # one of these missing is our mistake, not an extra
 Run = Callable[[argparse.Namespace], int]
 
 
@@ -52,6 +53,12 @@ def _telling(run: Run) -> Run:
             return run(args)
         except SettingsError as error:
             return fail(str(error), status=2)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in OURS:
+                raise
+            return fail(f"this command needs {error.name}. Install it: pip install 'backhaul[server]'", status=2)
+        except BrokenPipeError:
+            raise  # the console script's
         except (EmbeddedError, SyncError, OSError) as error:
             return fail(str(error))
 
